@@ -1,0 +1,1 @@
+"""amortnlme: amortized and classical non-linear mixed-effects modelling."""

@@ -1,0 +1,1 @@
+"""Individual models that ship with amortnlme, one file each (installed as amortnlme.simulators)."""

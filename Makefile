@@ -1,0 +1,56 @@
+# The commands of a newcomer. They need Python 3.11 (with its venv module) and nothing else.
+#   make demo   install into .venv and run the theophylline study with the shipped estimator
+#   make test   run everything continuous integration runs
+#   make train-one-compartment-oral   rebuild the shipped estimator from its recipe
+
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+OUT ?= .
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types test-tensorflow test-jax train-one-compartment-oral
+
+help:
+	@sed -n '2,4s/^# *//p' Makefile
+
+demo: $(VENV)/.runtime
+	$(BIN)/amortnlme quickstart --out $(OUT)
+
+# JAX runs the tests that depend on the backend; the closing line is that of the whole suite on TensorFlow.
+test: lint types test-jax test-tensorflow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test-tensorflow: $(VENV)/.dev
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
+
+test-jax: $(VENV)/.dev
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend and not slow and not gpu"
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python found. amortnlme needs Python 3.11: apt install python3.11 python3.11-venv"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "amortnlme needs Python 3.11, but '$(PYTHON)' is another version. Install it, or say which: make demo PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python 3.11 is here, but not its venv module. On Debian or Ubuntu: apt install python3.11-venv"; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+# The locked versions first, then the package itself without touching them.
+$(VENV)/.runtime: requirements/lock.txt pyproject.toml | $(BIN)/python
+	$(PIP) install -r requirements/lock.txt
+	$(PIP) install --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/lock-dev.txt pyproject.toml | $(BIN)/python
+	$(PIP) install -r requirements/lock-dev.txt
+	$(PIP) install --no-deps -e .
+	@touch $@ $(VENV)/.runtime
+
+train-one-compartment-oral: $(VENV)/.runtime
+	PATH="$(abspath $(BIN)):$$PATH" experiments/one_compartment_oral/train.sh

@@ -10,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# An import goes to a strictly lower number. Floor 7 has two storeys: the command line prints what `report` makes.
+# An import goes to a strictly lower number. Floor 7 has two stories: the command line prints what
+# `report` makes.
 FLOORS = {
     "core": 0,
     "data": 1,
@@ -29,8 +30,8 @@ FLOORS = {
 
 ARRAYS = {"numpy", "scipy"}
 TABLES = ARRAYS | {"pandas"}
-# What may be imported from outside, floor by floor. pandas travels upwards from `data`, because a table is what a
-# caller gets to see; kernels and models stay on plain arrays.
+# What may be imported from outside, floor by floor. pandas travels upwards from `data`, because a table
+# is what a caller gets to see; kernels and models stay on plain arrays.
 THIRD_PARTY = {
     "core": ARRAYS | {"h5py", "hdf5plugin"},
     "data": TABLES,
@@ -51,7 +52,7 @@ THIRD_PARTY = {
 THIRD_PARTY_IN_FILE = {"amortnlme/methods/_pypesto.py": {"pypesto", "fides"}}
 # Heavy libraries that must not be paid for by importing the module that can use them.
 INSIDE_FUNCTIONS_ONLY = {"report": {"matplotlib"}, "cli": {"pandas", "scipy"}}
-# Keras and BayesFlow classes are extended by inheritance; there is no other way to write a layer or a callback.
+# Keras and BayesFlow classes are extended by inheritance; a layer or a callback cannot be written otherwise.
 FRAMEWORK_BASES = ("keras.", "bayesflow.", "bf.", "layers.")
 
 FORBIDDEN_FILE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
@@ -102,7 +103,11 @@ class Import:
 def tracked_files() -> tuple[Path, ...]:
     """Every file git knows or would add, so that a file is checked before it is committed."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\0")
     return tuple(path for name in listed if name and (path := ROOT / name).is_file())
 

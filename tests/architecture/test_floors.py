@@ -24,7 +24,9 @@ def _id(source: SourceFile) -> str:
 
 @pytest.mark.parametrize("source", SOURCES, ids=_id)
 def test_every_file_stands_on_a_named_floor(source):
-    assert source.floor == "" or source.floor in FLOORS, f"{source.name}: {source.floor!r} is no floor of the house"
+    assert source.floor == "" or source.floor in FLOORS, (
+        f"{source.name}: {source.floor!r} is no floor of the house"
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=_id)
@@ -54,7 +56,9 @@ def test_third_party_libraries_stay_behind_their_fence(source):
         if library == "amortnlme" or library in sys.stdlib_module_names or library == "__future__":
             continue
         if library not in allowed:
-            outside.append(f"{source.name}:{item.line} imports {item.module}; floor {source.floor!r} may use {allowed}")
+            outside.append(
+                f"{source.name}:{item.line} imports {item.module}; floor {source.floor!r} may use {allowed}"
+            )
     assert not outside, "\n".join(outside)
 
 
@@ -72,7 +76,9 @@ def test_heavy_libraries_are_imported_inside_functions_only(source):
 @pytest.mark.parametrize("source", SOURCES, ids=_id)
 def test_nobody_imports_the_simulators_folder_by_its_bare_name(source):
     """A bare `import simulators` would load every model a second time beside amortnlme.simulators."""
-    bare = [item for item in imports_of(source) if item.module.split(".")[0] in {"simulators", "trained_models"}]
+    bare = [
+        item for item in imports_of(source) if item.module.split(".")[0] in {"simulators", "trained_models"}
+    ]
     assert not bare, [f"{source.name}:{item.line}" for item in bare]
 
 
@@ -81,9 +87,9 @@ def test_posterior_draws_and_the_amortized_method_never_reach_the_networks():
     reaching = [
         f"{source.name}:{item.line}"
         for source in SOURCES
-        if source.floor in {"training", "population", "diagnostics"} or source.name.startswith("amortnlme/methods/")
+        if source.floor in {"training", "population", "diagnostics"}
+        or source.name.startswith("amortnlme/methods/")
         for item in imports_of(source)
-        if item.module.startswith("amortnlme.neural")
-        and source.path.stem not in {"vi", "vae", "flow_join"}
+        if item.module.startswith("amortnlme.neural") and source.path.stem not in {"vi", "vae", "flow_join"}
     ]
     assert not reaching, "\n".join(reaching)

@@ -10,7 +10,21 @@ import time
 
 import pytest
 
-HEAVY = ["tensorflow", "keras", "bayesflow", "jax", "pypesto", "fides", "matplotlib", "pandas", "arviz", "numba", "sympy", "h5py", "scipy"]
+HEAVY = [
+    "tensorflow",
+    "keras",
+    "bayesflow",
+    "jax",
+    "pypesto",
+    "fides",
+    "matplotlib",
+    "pandas",
+    "arviz",
+    "numba",
+    "sympy",
+    "h5py",
+    "scipy",
+]
 NEURAL = ["tensorflow", "keras", "bayesflow", "jax"]
 
 
@@ -59,7 +73,9 @@ def test_help_answers_at_once():
         before = os.times()
         subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
         after = os.times()
-        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        seconds.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
         if seconds[-1] < 0.5:
             break
         time.sleep(0.2)

@@ -41,8 +41,10 @@ def _public_functions(source: SourceFile) -> Iterator[tuple[str, Function, ast.C
 
 
 def _documented_members() -> dict[str, set[str]]:
-    """Class name -> public members documented in it or in a base of this package (a subclass inherits the text)."""
-    classes = {node.name: node for source in SOURCES for node in source.tree.body if isinstance(node, ast.ClassDef)}
+    """Class name -> members whose text it inherits from a documented base of this package."""
+    classes = {
+        node.name: node for source in SOURCES for node in source.tree.body if isinstance(node, ast.ClassDef)
+    }
 
     def members(name: str) -> set[str]:
         node = classes.get(name)
@@ -51,7 +53,10 @@ def _documented_members() -> dict[str, set[str]]:
         own = {item.name for item in node.body if isinstance(item, Function) and ast.get_docstring(item)}
         return own.union(*(members(ast.unparse(base).split(".")[-1]) for base in node.bases))
 
-    return {name: set().union(*(members(ast.unparse(b).split(".")[-1]) for b in node.bases)) for name, node in classes.items()}
+    return {
+        name: set().union(*(members(ast.unparse(b).split(".")[-1]) for b in node.bases))
+        for name, node in classes.items()
+    }
 
 
 INHERITED = _documented_members()
@@ -113,7 +118,11 @@ def test_public_functions_have_numpydoc_docstrings(source):
     for name, node, owner in _public_functions(source):
         text = ast.get_docstring(node)
         where = f"{source.name}:{node.lineno} {name}"
-        if owner is not None and (node.name in INHERITED.get(owner.name, set()) or _is_framework_class(owner)) and not text:
+        if (
+            owner is not None
+            and (node.name in INHERITED.get(owner.name, set()) or _is_framework_class(owner))
+            and not text
+        ):
             continue
         if not text:
             faults.append(f"{where}: no docstring")
@@ -122,10 +131,16 @@ def test_public_functions_have_numpydoc_docstrings(source):
         if "command" in decorators:
             continue  # the text of a verb is shown by --help; its options carry their own help
         parameters = _parameters(node, method=owner is not None)
-        if parameters and not re.search(r"^Parameters\n-{10}$", text, re.MULTILINE):
+        # A method with a single argument may describe it in its sentence; anything longer needs the section.
+        needs_section = len(parameters) > (1 if owner is not None else 0)
+        if needs_section and not re.search(r"^Parameters\n-{10}$", text, re.MULTILINE):
             faults.append(f"{where}: no Parameters section")
         else:
-            faults += [f"{where}: parameter {p!r} is not described" for p in parameters if not re.search(rf"\b{p}\b", text)]
+            faults += [
+                f"{where}: parameter {p!r} is not described"
+                for p in parameters
+                if not re.search(rf"\b{p}\b", text)
+            ]
     assert not faults, "\n".join(faults)
 
 
@@ -137,7 +152,7 @@ def _parameters(node: Function, *, method: bool) -> list[str]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=_id)
 def test_no_type_is_guessed_and_no_chain_of_parents_is_called(source):
-    """`hasattr` hides a missing contract, `super()` a chain of parents; Keras and BayesFlow subclasses need the latter."""
+    """`hasattr` hides a missing contract, `super()` a chain of parents; only framework classes need it."""
     tolerated = {
         id(call)
         for node in ast.walk(source.tree)
@@ -161,7 +176,8 @@ def test_nothing_prints_below_the_command_line(source):
     prints = [
         f"{source.name}:{node.lineno}"
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.stdout.write", "sys.stderr.write"}
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"print", "sys.stdout.write", "sys.stderr.write"}
     ]
     assert not prints, "\n".join(prints)
 
@@ -205,6 +221,9 @@ def test_no_global_random_state_is_used():
         for source in SOURCES
         for node in ast.walk(source.tree)
         if isinstance(node, ast.Call)
-        and re.fullmatch(r"(np|numpy)\.random\.(?!Generator|Philox|SeedSequence|default_rng)\w+", text := ast.unparse(node.func))
+        and re.fullmatch(
+            r"(np|numpy)\.random\.(?!Generator|Philox|SeedSequence|default_rng)\w+",
+            text := ast.unparse(node.func),
+        )
     ]
     assert not used, "\n".join(used)

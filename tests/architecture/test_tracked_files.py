@@ -43,9 +43,13 @@ def test_locked_versions_are_exact_and_without_addresses():
 
 def test_no_file_is_large():
     """Ten megabytes is the budget of a shipped estimator; nothing else comes near it."""
-    large = [path.relative_to(ROOT).as_posix() for path in tracked_files() if path.stat().st_size > 10_000_000]
+    large = [
+        path.relative_to(ROOT).as_posix() for path in tracked_files() if path.stat().st_size > 10_000_000
+    ]
     assert not large
 
 
 def test_nothing_pickled_is_tracked():
-    assert not [path.name for path in tracked_files() if path.suffix in {".pkl", ".pickle", ".npy", ".npz", ".joblib"}]
+    assert not [
+        path.name for path in tracked_files() if path.suffix in {".pkl", ".pickle", ".npy", ".npz", ".joblib"}
+    ]

@@ -1,1 +1,93 @@
-"""amortnlme: amortized and classical non-linear mixed-effects modelling."""
+"""amortnlme: amortized and classical non-linear mixed-effects modeling.
+
+This is the only list of public names. Each is fetched from its home when it is first asked for, so that
+`import amortnlme` costs a few milliseconds and loads no numerical library at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amortnlme.core.errors import AmortNlmeError as AmortNlmeError
+    from amortnlme.data.bundled import bundled_names as bundled_names
+    from amortnlme.data.bundled import load_bundled as load_bundled
+    from amortnlme.data.dataset import Dataset as Dataset
+    from amortnlme.data.design import Design as Design
+    from amortnlme.data.design import Dose as Dose
+    from amortnlme.data.event_table import read_csv as read_csv
+    from amortnlme.data.event_table import read_frame as read_frame
+    from amortnlme.data.event_table import to_csv as to_csv
+    from amortnlme.data.event_table import to_frame as to_frame
+    from amortnlme.data.subject import Subject as Subject
+    from amortnlme.diagnostics.arviz_export import to_inference_data as to_inference_data
+    from amortnlme.diagnostics.compare import compare as compare
+    from amortnlme.methods.amortized import Amortized as Amortized
+    from amortnlme.methods.fit import fit as fit
+    from amortnlme.methods.population_fit import PopulationFit as PopulationFit
+    from amortnlme.model.contract import check_model as check_model
+    from amortnlme.model.individual import IndividualModel as IndividualModel
+    from amortnlme.model.registry import load_model as load_model
+    from amortnlme.model.registry import model_names as model_names
+    from amortnlme.neural.calibrate import calibrate as calibrate
+    from amortnlme.neural.estimator import Estimator as Estimator
+    from amortnlme.neural.spec import NetworkSpec as NetworkSpec
+    from amortnlme.neural.spec import TrainingSpec as TrainingSpec
+    from amortnlme.neural.train import train as train
+    from amortnlme.population.effects import CovariateEffect as CovariateEffect
+    from amortnlme.population.effects import RandomEffects as RandomEffects
+    from amortnlme.population.population_model import PopulationModel as PopulationModel
+    from amortnlme.population.posterior_draws import PosteriorDraws as PosteriorDraws
+    from amortnlme.population.toml import read_population as read_population
+    from amortnlme.report.page import write_report as write_report
+    from amortnlme.report.quickstart import quickstart as quickstart
+    from amortnlme.training.training_set import TrainingSet as TrainingSet
+
+_HOMES = {
+    "amortnlme.core.errors": ["AmortNlmeError"],
+    "amortnlme.data.bundled": ["bundled_names", "load_bundled"],
+    "amortnlme.data.dataset": ["Dataset"],
+    "amortnlme.data.design": ["Design", "Dose"],
+    "amortnlme.data.event_table": ["read_csv", "read_frame", "to_csv", "to_frame"],
+    "amortnlme.data.subject": ["Subject"],
+    "amortnlme.diagnostics.arviz_export": ["to_inference_data"],
+    "amortnlme.diagnostics.compare": ["compare"],
+    "amortnlme.methods.amortized": ["Amortized"],
+    "amortnlme.methods.fit": ["fit"],
+    "amortnlme.methods.population_fit": ["PopulationFit"],
+    "amortnlme.model.contract": ["check_model"],
+    "amortnlme.model.individual": ["IndividualModel"],
+    "amortnlme.model.registry": ["load_model", "model_names"],
+    "amortnlme.neural.calibrate": ["calibrate"],
+    "amortnlme.neural.estimator": ["Estimator"],
+    "amortnlme.neural.spec": ["NetworkSpec", "TrainingSpec"],
+    "amortnlme.neural.train": ["train"],
+    "amortnlme.population.effects": ["CovariateEffect", "RandomEffects"],
+    "amortnlme.population.population_model": ["PopulationModel"],
+    "amortnlme.population.posterior_draws": ["PosteriorDraws"],
+    "amortnlme.population.toml": ["read_population"],
+    "amortnlme.report.page": ["write_report"],
+    "amortnlme.report.quickstart": ["quickstart"],
+    "amortnlme.training.training_set": ["TrainingSet"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("amortnlme")
+    elif name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    else:
+        raise AttributeError(f"module 'amortnlme' has no public name {name!r}; its names are in amortnlme.__all__")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,145 @@
+"""Files that are either there as a whole or not there at all."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from amortnlme.core.errors import ArtefactError
+
+
+def write_error(path: Path, cause: OSError) -> ArtefactError:
+    """Return the error that says why a path could not be written.
+
+    Parameters
+    ----------
+    path : Path
+        The target.
+    cause : OSError
+        What the operating system said.
+
+    Returns
+    -------
+    ArtefactError
+        With code ``E_IO_WRITE``.
+    """
+    reason = cause.strerror or str(cause)
+    return ArtefactError(
+        "E_IO_WRITE",
+        f"Cannot write {path}: {reason}. Nothing was changed there. Free some space, or choose a folder that exists and is writable.",
+    )
+
+
+def write_bytes_atomic(path: Path | str, content: bytes) -> None:
+    """Write a file through a temporary neighbor and a rename, so that a crash leaves the old file or the new one.
+
+    Parameters
+    ----------
+    path : Path or str
+        Target; its folder must exist.
+    content : bytes
+        The whole content.
+
+    Raises
+    ------
+    ArtefactError
+        If the file cannot be written (``E_IO_WRITE``).
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        publish(temporary, target)
+    except OSError as cause:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise write_error(target, cause) from cause
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Rename a finished temporary file to its target and make the rename durable.
+
+    Parameters
+    ----------
+    temporary : Path
+        Finished, synchronized file in the folder of the target.
+    target : Path
+        Final name; replaced if it exists.
+    """
+    # mkstemp makes files private; a published file gets what the user's umask grants
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)
+    temporary.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text_atomic(path: Path | str, text: str) -> None:
+    """Write UTF-8 text like `write_bytes_atomic`.
+
+    Parameters
+    ----------
+    path : Path or str
+        Target; its folder must exist.
+    text : str
+        The whole content.
+
+    Raises
+    ------
+    ArtefactError
+        If the file cannot be written (``E_IO_WRITE``).
+    """
+    write_bytes_atomic(path, text.encode())
+
+
+def write_json_atomic(path: Path | str, value: object) -> None:
+    """Write a value as strict, indented JSON like `write_bytes_atomic`.
+
+    Parameters
+    ----------
+    path : Path or str
+        Target; its folder must exist.
+    value : object
+        JSON-able; NaN and infinity are refused because JSON has no word for them.
+
+    Raises
+    ------
+    ArtefactError
+        If the file cannot be written (``E_IO_WRITE``).
+    """
+    write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def sha256_file(path: Path | str) -> str:
+    """Return the SHA-256 of a file.
+
+    Parameters
+    ----------
+    path : Path or str
+        A readable file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    ArtefactError
+        If the file cannot be read (``E_IO_READ``).
+    """
+    try:
+        with Path(path).open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as cause:
+        raise ArtefactError("E_IO_READ", f"Cannot read {path}: {cause.strerror or cause}. Check the path.") from cause

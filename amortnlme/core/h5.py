@@ -1,0 +1,145 @@
+"""HDF5 files of plain arrays plus one JSON header, written atomically and verified when read."""
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from amortnlme.core.errors import ArtefactError
+from amortnlme.core.files import publish, write_error
+
+_FORMAT = 1
+
+
+def checksum(array: np.ndarray) -> int:
+    """Return the CRC-32 of an array's little-endian bytes.
+
+    Parameters
+    ----------
+    array : ndarray
+        Numeric or boolean, any shape.
+
+    Returns
+    -------
+    int
+        Unsigned, 32 bit.
+    """
+    values = np.ascontiguousarray(array)
+    return zlib.crc32(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def write_h5_atomic(
+    path: Path | str, kind: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, object], *, compress: bool = True
+) -> None:
+    """Write arrays and a JSON header to an HDF5 file that is there as a whole or not at all.
+
+    Parameters
+    ----------
+    path : Path or str
+        Target; its folder must exist.
+    kind : str
+        What the file holds (``"draws"``, ``"fit"``...); checked when it is read.
+    arrays : mapping of str to ndarray
+        Numeric or boolean arrays of any shape; a name may hold ``/``.
+    attributes : mapping
+        JSON-able header.
+    compress : bool
+        Whether arrays of a kilobyte and more are packed with blosc-lz4.
+
+    Raises
+    ------
+    ArtefactError
+        If the file cannot be written (``E_IO_WRITE``).
+    """
+    target = Path(path)
+    header = json.dumps(dict(attributes), sort_keys=True, allow_nan=False)
+    temporary: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        with h5py.File(temporary, "w", track_order=True, libver="latest") as file:
+            file.attrs["kind"] = kind
+            file.attrs["format"] = _FORMAT
+            file.attrs["meta"] = header
+            file.attrs["meta_crc32"] = zlib.crc32(header.encode())
+            for label, array in arrays.items():
+                values = np.asarray(array)
+                packed = hdf5plugin.Blosc(cname="lz4", shuffle=hdf5plugin.Blosc.SHUFFLE)
+                options = dict(packed) if compress and values.nbytes >= 1024 and values.ndim else {}
+                dataset = file.create_dataset(label, data=values, track_times=False, **options)
+                dataset.attrs["crc32"] = checksum(values)
+            file.attrs["names"] = json.dumps(list(arrays))
+            file.attrs["complete"] = True
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        publish(temporary, target)
+    except OSError as cause:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise write_error(target, cause) from cause
+
+
+def read_h5(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Read and verify a file of `write_h5_atomic`.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    kind : str
+        What it must hold.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        As written.
+    attributes : dict
+        The JSON header.
+
+    Raises
+    ------
+    ArtefactError
+        ``E_H5_MISSING`` (no file), ``E_H5_TRUNCATED`` (not a whole HDF5 file), ``E_H5_KIND`` (holds something else),
+        ``E_H5_CHECKSUM`` (bytes changed).
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ArtefactError("E_H5_MISSING", f"There is no file {source}. Check the path.")
+    try:
+        with h5py.File(source, "r") as file:
+            return _verified(file, source, kind)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as cause:
+        raise ArtefactError(
+            "E_H5_TRUNCATED",
+            f"{source} is not a whole HDF5 file of amortnlme ({cause}). It may be cut off, damaged or of another program; make it again.",
+        ) from cause
+
+
+def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    if not bool(file.attrs.get("complete", False)):
+        raise ArtefactError(
+            "E_H5_TRUNCATED", f"{source} was never finished by amortnlme, or another program wrote it. Make it again."
+        )
+    if file.attrs["kind"] != kind:
+        raise ArtefactError(
+            "E_H5_KIND", f"{source} holds {file.attrs['kind']!r}, but {kind!r} is needed here. Pass the right file."
+        )
+    header = str(file.attrs["meta"])
+    arrays: dict[str, np.ndarray] = {}
+    bad = [] if zlib.crc32(header.encode()) == int(file.attrs["meta_crc32"]) else ["meta"]
+    for label in json.loads(str(file.attrs["names"])):
+        arrays[label] = np.asarray(file[label][()])
+        if checksum(arrays[label]) != int(file[label].attrs["crc32"]):
+            bad.append(label)
+    if bad:
+        raise ArtefactError(
+            "E_H5_CHECKSUM", f"{source} is damaged: the checksum of {', '.join(bad)} does not match. Make it again or restore a copy."
+        )
+    return arrays, json.loads(header)

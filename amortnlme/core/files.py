@@ -142,4 +142,6 @@ def sha256_file(path: Path | str) -> str:
         with Path(path).open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as cause:
-        raise ArtefactError("E_IO_READ", f"Cannot read {path}: {cause.strerror or cause}. Check the path.") from cause
+        raise ArtefactError(
+            "E_IO_READ", f"Cannot read {path}: {cause.strerror or cause}. Check the path."
+        ) from cause

@@ -35,7 +35,11 @@ def checksum(array: np.ndarray) -> int:
 
 
 def write_h5_atomic(
-    path: Path | str, kind: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, object], *, compress: bool = True
+    path: Path | str,
+    arrays: Mapping[str, np.ndarray],
+    attributes: Mapping[str, object],
+    *,
+    compress: bool = True,
 ) -> None:
     """Write arrays and a JSON header to an HDF5 file that is there as a whole or not at all.
 
@@ -43,12 +47,10 @@ def write_h5_atomic(
     ----------
     path : Path or str
         Target; its folder must exist.
-    kind : str
-        What the file holds (``"draws"``, ``"fit"``...); checked when it is read.
     arrays : mapping of str to ndarray
         Numeric or boolean arrays of any shape; a name may hold ``/``.
     attributes : mapping
-        JSON-able header.
+        JSON-able header; its ``"kind"`` says what the file holds (``"draws"``, ``"fit"``...) and is checked when it is read.
     compress : bool
         Whether arrays of a kilobyte and more are packed with blosc-lz4.
 
@@ -65,7 +67,7 @@ def write_h5_atomic(
         os.close(descriptor)
         temporary = Path(name)
         with h5py.File(temporary, "w", track_order=True, libver="latest") as file:
-            file.attrs["kind"] = kind
+            file.attrs["kind"] = str(attributes["kind"])
             file.attrs["format"] = _FORMAT
             file.attrs["meta"] = header
             file.attrs["meta_crc32"] = zlib.crc32(header.encode())
@@ -125,11 +127,13 @@ def read_h5(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], dict[st
 def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     if not bool(file.attrs.get("complete", False)):
         raise ArtefactError(
-            "E_H5_TRUNCATED", f"{source} was never finished by amortnlme, or another program wrote it. Make it again."
+            "E_H5_TRUNCATED",
+            f"{source} was never finished by amortnlme, or another program wrote it. Make it again.",
         )
     if file.attrs["kind"] != kind:
         raise ArtefactError(
-            "E_H5_KIND", f"{source} holds {file.attrs['kind']!r}, but {kind!r} is needed here. Pass the right file."
+            "E_H5_KIND",
+            f"{source} holds {file.attrs['kind']!r}, but {kind!r} is needed here. Pass the right file.",
         )
     header = str(file.attrs["meta"])
     arrays: dict[str, np.ndarray] = {}
@@ -140,6 +144,7 @@ def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.nd
             bad.append(label)
     if bad:
         raise ArtefactError(
-            "E_H5_CHECKSUM", f"{source} is damaged: the checksum of {', '.join(bad)} does not match. Make it again or restore a copy."
+            "E_H5_CHECKSUM",
+            f"{source} is damaged: the checksum of {', '.join(bad)} does not match. Make it again or restore a copy.",
         )
     return arrays, json.loads(header)

@@ -65,6 +65,26 @@ _FIELDS = {
 FIELDS = tuple(_FIELDS)
 
 
+def frozen_array(values: object, dtype: type) -> np.ndarray:
+    """Return a read-only copy of values as an array.
+
+    Parameters
+    ----------
+    values : array_like
+        Anything numpy can make an array of.
+    dtype : type
+        Element type.
+
+    Returns
+    -------
+    ndarray
+        Read-only.
+    """
+    array = np.array(values, dtype=dtype)
+    array.flags.writeable = False
+    return array
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Design:
     """Dosing and sampling records of one subject, in processing order; ADDL is already expanded.
@@ -109,9 +129,7 @@ class Design:
                 "E_DESIGN_SHAPE", f"All columns of a design must be 1-D of one length; given: {lengths}."
             )
         for name, dtype in _FIELDS.items():
-            values = np.array(getattr(self, name), dtype=dtype)
-            values.flags.writeable = False
-            object.__setattr__(self, name, values)
+            object.__setattr__(self, name, frozen_array(getattr(self, name), dtype))
         _check_records(self)
 
     def __eq__(self, other: object) -> bool:

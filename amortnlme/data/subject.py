@@ -1,0 +1,185 @@
+"""One individual: design, measurements and covariates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from amortnlme.core.errors import DataError
+from amortnlme.data.design import Design, frozen_array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimeVarying:
+    """A covariate that changes with the records of a design: the last value is carried forward.
+
+    Attributes
+    ----------
+    values : ndarray, shape (k,)
+        The value in force from each record of the design on.
+    """
+
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", frozen_array(self.values, np.float64))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TimeVarying):
+            return NotImplemented
+        return np.array_equal(self.values, other.values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """One individual's records.
+
+    Attributes
+    ----------
+    id : str
+    design : Design
+        With m observations.
+    y : ndarray, shape (m,)
+        Measurements in the unit of the outcome; for censored ones the limit of quantification.
+    observed : ndarray of bool, shape (m,)
+        False where the time is asked for but nothing was measured.
+    censoring : ndarray of int, shape (m,)
+        0 none; 1 below the limit in `y`; -1 above the limit in `y`.
+    limit : ndarray, shape (m,)
+        Other end of the interval of a censored measurement; NaN where there is none.
+    occasion : ndarray of int, shape (m,)
+    covariates : mapping of str to float or TimeVarying
+
+    Raises
+    ------
+    DataError
+        If lengths do not match, or an observed measurement is not finite.
+    """
+
+    id: str
+    design: Design
+    y: np.ndarray
+    observed: np.ndarray
+    censoring: np.ndarray
+    limit: np.ndarray
+    occasion: np.ndarray
+    covariates: Mapping[str, float | TimeVarying] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        m = self.design.n_observations
+        types = {
+            "y": np.float64,
+            "observed": np.bool_,
+            "censoring": np.int8,
+            "limit": np.float64,
+            "occasion": np.int32,
+        }
+        for name, dtype in types.items():
+            values = frozen_array(getattr(self, name), dtype)
+            if values.shape != (m,):
+                raise DataError(
+                    "E_DATA_SHAPE",
+                    f"{name} of subject {self.id!r} has shape {values.shape}; its design has {m} observations. "
+                    f"Give one value per observation.",
+                )
+            object.__setattr__(self, name, values)
+        if not np.isfinite(self.y[self.observed]).all():
+            raise DataError(
+                "E_DATA_NOT_FINITE",
+                f"Subject {self.id!r} has a measurement that is not a finite number: {self.y[self.observed]}. "
+                f"Mark it as not observed or correct it.",
+            )
+        object.__setattr__(self, "covariates", MappingProxyType(dict(self.covariates)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Subject):
+            return NotImplemented
+        arrays = ("y", "observed", "censoring", "limit", "occasion")
+        same = all(
+            np.array_equal(getattr(self, a), getattr(other, a), equal_nan=a in ("y", "limit")) for a in arrays
+        )
+        return (
+            same
+            and self.id == other.id
+            and self.design == other.design
+            and self.covariates == other.covariates
+        )
+
+    @property
+    def n_observed(self) -> int:
+        """Number of measurements (censored ones included)."""
+        return int(self.observed.sum())
+
+    @property
+    def n_censored(self) -> int:
+        """Number of censored measurements."""
+        return int((self.observed & (self.censoring != 0)).sum())
+
+    def covariate_values(self, name: str) -> np.ndarray:
+        """Return a covariate's value in force from each record on.
+
+        Parameters
+        ----------
+        name : str
+            A covariate of this subject.
+
+        Returns
+        -------
+        ndarray, shape (k,)
+
+        Raises
+        ------
+        DataError
+            If the subject has no such covariate.
+        """
+        if name not in self.covariates:
+            known = ", ".join(self.covariates) or "none"
+            raise DataError(
+                "E_DATA_COVARIATE",
+                f"Subject {self.id!r} has no covariate {name!r}; it has {known}. Add the column or correct the name.",
+            )
+        value = self.covariates[name]
+        if isinstance(value, TimeVarying):
+            return np.array(value.values)
+        return np.full(self.design.n_records, float(value))
+
+    @classmethod
+    def from_observations(
+        cls,
+        subject_id: str,
+        design: Design,
+        y: np.ndarray,
+        covariates: Mapping[str, float | TimeVarying] | None = None,
+    ) -> Subject:
+        """Build a subject whose measurements are all quantified; NaN means not measured.
+
+        Parameters
+        ----------
+        subject_id : str
+        design : Design
+        y : ndarray, shape (m,)
+        covariates : mapping, optional
+
+        Returns
+        -------
+        Subject
+
+        Raises
+        ------
+        DataError
+            As the class.
+        """
+        values = np.asarray(y, dtype=float)
+        return cls(
+            id=subject_id,
+            design=design,
+            y=values,
+            observed=~np.isnan(values),
+            censoring=np.zeros(values.shape, np.int8),
+            limit=np.full(values.shape, np.nan),
+            occasion=np.ones(values.shape, np.int32),
+            covariates=covariates or {},
+        )

@@ -1,1 +1,1 @@
-"""amortnlme.diagnostics"""
+"""Diagnostics on draws and fits: residuals, predictive checks, calibration, comparison, trust."""

@@ -1,1 +1,1 @@
-"""amortnlme.report"""
+"""The self-contained HTML report."""

@@ -1,0 +1,201 @@
+"""Random-effect figures: distribution, dependence on covariates, pairs; and estimates across fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri
+
+from amortnlme.report.figures import (
+    DATA,
+    INDIVIDUAL,
+    REFERENCE,
+    SERIES,
+    TREND,
+    PanelSize,
+    local_trend,
+    panel_grid,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from amortnlme.population.estimates import Estimate
+
+Array = np.ndarray
+_SIZE = PanelSize(width=2.02, height=1.6)
+
+
+def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkage: Array) -> Figure:
+    """Histogram and normal QQ plot of the empirical Bayes estimates of every random effect.
+
+    Parameters
+    ----------
+    eta : ndarray, shape (n_subjects, n_effects)
+    omega_sd : ndarray, shape (n_effects,)
+    names : sequence of str, length n_effects
+    shrinkage : ndarray, shape (n_effects,)
+        Fractions.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = panel_grid(2, len(names), _SIZE)
+    n = len(eta)
+    for j, name in enumerate(names):
+        reach = 1.1 * max(float(np.abs(eta[:, j]).max()), 2.6 * float(omega_sd[j]), 1e-6)
+        top, bottom = axes[0][j], axes[1][j]
+        n_bins = int(np.clip(np.ceil(2.0 * n ** (1 / 3)), 5, 24))
+        top.hist(
+            eta[:, j], bins=np.linspace(-reach, reach, n_bins + 1), density=True, color=INDIVIDUAL, alpha=0.45
+        )
+        top.plot(eta[:, j], np.zeros(n), "|", color=DATA, ms=6, mew=0.8)
+        if omega_sd[j] > 0:
+            grid = np.linspace(-reach, reach, 120)
+            density = np.exp(-0.5 * (grid / omega_sd[j]) ** 2) / (omega_sd[j] * np.sqrt(2 * np.pi))
+            top.plot(grid, density, color=TREND)
+        top.set(title=f"η {name}", xlabel=f"η {name}", ylabel="density" if j == 0 else "")
+        text = "shrinkage n/a" if np.isnan(shrinkage[j]) else f"shrinkage {100 * shrinkage[j]:.0f} %"
+        top.set_title(text, loc="right", fontsize=7, fontweight="normal", color="#6a7178")
+        expected = ndtri((np.arange(1, n + 1) - 0.5) / n)
+        edge = max(2.2, 1.1 * float(np.abs(expected).max()))
+        bottom.plot([-edge, edge], [-edge * omega_sd[j], edge * omega_sd[j]], color=TREND, lw=1.1)
+        bottom.plot(expected, np.sort(eta[:, j]), "o", ms=3.4, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+        bottom.set(xlabel="normal quantile", ylabel=f"η {name}")
+    return figure
+
+
+def eta_against_covariates(eta: Array, names: Sequence[str], covariates: pd.DataFrame) -> Figure:
+    """Scatter of every random effect against every covariate, one row per covariate.
+
+    Parameters
+    ----------
+    eta : ndarray, shape (n_subjects, n_effects)
+    names : sequence of str, length n_effects
+    covariates : pandas.DataFrame
+        One row per subject, in the order of `eta`; a column with at most five distinct values is shown
+        as groups.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = panel_grid(covariates.shape[1], len(names), _SIZE)
+    for i, covariate in enumerate(covariates.columns):
+        value = covariates[covariate].to_numpy(float)
+        levels = np.unique(value[np.isfinite(value)])
+        for j, name in enumerate(names):
+            panel = axes[i][j]
+            panel.axhline(0.0, color=REFERENCE, lw=1.0, zorder=1)
+            if len(levels) <= 5:
+                _groups(panel, value, eta[:, j], levels)
+            else:
+                panel.plot(value, eta[:, j], "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+                grid, trend = local_trend(value, eta[:, j])
+                if len(grid):
+                    panel.plot(grid, trend, color=TREND, lw=1.6)
+                panel.set_title(_correlation(value, eta[:, j]), loc="right", fontsize=7, fontweight="normal",
+                                color="#6a7178")  # fmt: skip
+            panel.set(xlabel=str(covariate), ylabel=f"η {name}")
+    return figure
+
+
+def _groups(panel: Axes, value: Array, eta: Array, levels: Array) -> None:
+    for position, level in enumerate(levels):
+        mine = eta[value == level]
+        # A fixed fan instead of random jitter: the same page twice gives the same bytes.
+        offset = 0.12 * (((np.arange(len(mine)) * 0.618) % 1.0) - 0.5)
+        panel.plot(position + offset, mine, "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+        panel.plot([position - 0.22, position + 0.22], [np.median(mine)] * 2, color=TREND, lw=1.8)
+    panel.set_xlim(-0.6, len(levels) - 0.4)
+    panel.set_xticks(
+        range(len(levels)), [f"{level:g}\nn = {int((value == level).sum())}" for level in levels]
+    )
+
+
+def _correlation(x: Array, y: Array) -> str:
+    keep = np.isfinite(x) & np.isfinite(y)
+    if keep.sum() < 3 or np.ptp(x[keep]) == 0 or np.ptp(y[keep]) == 0:
+        return ""
+    return f"r = {np.corrcoef(x[keep], y[keep])[0, 1]:.2f}"
+
+
+def eta_pairs(eta: Array, names: Sequence[str]) -> Figure:
+    """Scatter of every pair of random effects.
+
+    Parameters
+    ----------
+    eta : ndarray, shape (n_subjects, n_effects)
+    names : sequence of str, length n_effects >= 2
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Up to ten pairs, five per row.
+    """
+    pairs = [(i, j) for j in range(len(names)) for i in range(j)][:10]
+    n_columns = min(4, len(pairs))
+    figure, axes = panel_grid(-(-len(pairs) // n_columns), n_columns, _SIZE)
+    flat = [panel for line in axes for panel in line]
+    for panel, (i, j) in zip(flat, pairs, strict=False):
+        panel.axhline(0.0, color=REFERENCE, lw=0.9, zorder=1)
+        panel.axvline(0.0, color=REFERENCE, lw=0.9, zorder=1)
+        panel.plot(eta[:, i], eta[:, j], "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+        panel.set(xlabel=f"η {names[i]}", ylabel=f"η {names[j]}")
+        panel.set_title(_correlation(eta[:, i], eta[:, j]), loc="right", fontsize=7, fontweight="normal",
+                        color="#6a7178")  # fmt: skip
+    for panel in flat[len(pairs) :]:
+        panel.remove()
+    return figure
+
+
+def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Estimate]]) -> Figure:
+    """Draw the estimates of several fits with their 95 % intervals, one panel per parameter.
+
+    Parameters
+    ----------
+    labels : sequence of str, length n_fits
+    estimates : sequence of sequences of Estimate, length n_fits
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Typical values, random-effect SDs and residual SDs that at least one fit has.
+    """
+    shown: dict[str, str] = {}
+    for rows in estimates:
+        shown.update({e.name: e.unit for e in rows if e.kind in ("theta", "omega_sd", "sigma")})
+    n_columns = min(4, len(shown))
+    n_rows = -(-len(shown) // n_columns)
+    size = PanelSize(
+        width=2.02, height=0.22 * len(labels) + 0.15, left=0.2, right=0.4, bottom=0.34, top=0.26, header=0.28
+    )
+    figure, axes = panel_grid(n_rows, n_columns, size)
+    flat = [panel for line in axes for panel in line]
+    for panel, (name, unit) in zip(flat, shown.items(), strict=False):
+        for i, (label, rows) in enumerate(zip(labels, estimates, strict=True)):
+            found = [e for e in rows if e.name == name]
+            color = SERIES[i % len(SERIES)]
+            position = len(labels) - 1 - i
+            value = found[0].value if found else np.nan
+            panel.plot([value], [position], "o", ms=4.5, mfc=color, mec="none", label=label)
+            if found and found[0].ci_low is not None and found[0].ci_high is not None:
+                panel.plot([found[0].ci_low, found[0].ci_high], [position, position], color=color, lw=1.6)
+        panel.set_yticks([])
+        panel.grid(axis="y", visible=False)
+        panel.spines["left"].set_visible(False)
+        panel.set_ylim(-0.6, len(labels) - 0.4)
+        panel.set_title(f"{name.replace('omega_', 'ω ')}{f' ({unit})' if unit else ''}")
+    for panel in flat[len(shown) :]:
+        panel.remove()
+    handles, texts = flat[0].get_legend_handles_labels()
+    figure.legend(
+        handles, texts, loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=len(labels),
+        borderaxespad=0.15, handletextpad=0.2, columnspacing=1.4,
+    )  # fmt: skip
+    return figure

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # An import goes to a strictly lower number. Floor 7 has two stories: the command line prints what
 # `report` makes.
 FLOORS = {
+    "trained_models": -1,  # data, no code
     "core": 0,
     "data": 1,
     "solve": 1,
@@ -52,8 +53,11 @@ THIRD_PARTY = {
 THIRD_PARTY_IN_FILE = {"amortnlme/methods/_pypesto.py": {"pypesto", "fides"}}
 # Heavy libraries that must not be paid for by importing the module that can use them.
 INSIDE_FUNCTIONS_ONLY = {"report": {"matplotlib"}, "cli": {"pandas", "scipy"}}
-# Keras and BayesFlow classes are extended by inheritance; a layer or a callback cannot be written otherwise.
-FRAMEWORK_BASES = ("keras.", "bayesflow.", "bf.", "layers.")
+# Keras layers, BayesFlow networks and pyPESTO objectives can only be written by inheritance.
+FRAMEWORK_BASES = {
+    "amortnlme/neural/": ("keras.", "bayesflow."),
+    "amortnlme/methods/_pypesto.py": ("ObjectiveBase",),
+}
 
 FORBIDDEN_FILE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 MAX_FILE_LINES = 500

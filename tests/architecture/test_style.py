@@ -62,8 +62,11 @@ def _documented_members() -> dict[str, set[str]]:
 INHERITED = _documented_members()
 
 
-def _is_framework_class(node: ast.ClassDef) -> bool:
-    return any(ast.unparse(base).startswith(FRAMEWORK_BASES) for base in node.bases)
+def _is_framework_class(source: SourceFile, node: ast.ClassDef) -> bool:
+    prefixes = [
+        base for where, bases in FRAMEWORK_BASES.items() if source.name.startswith(where) for base in bases
+    ]
+    return any(ast.unparse(base).startswith(tuple(prefixes)) for base in node.bases)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=_id)
@@ -82,12 +85,21 @@ def test_tests_and_experiments_stay_below_the_hard_stop():
 
 @pytest.mark.parametrize("source", SOURCES, ids=_id)
 def test_a_function_fits_on_a_screen(source):
+    """Its code does: what the docstring says about shapes and units does not count."""
     long = [
         f"{source.name}:{node.lineno} {node.name}: {size} lines"
         for node in _functions(source.tree)
-        if (size := (node.end_lineno or node.lineno) - node.lineno + 1) > MAX_FUNCTION_LINES
+        if (size := _code_lines(node)) > MAX_FUNCTION_LINES
     ]
     assert not long, "\n".join(long)
+
+
+def _code_lines(node: Function) -> int:
+    lines = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    if ast.get_docstring(node) is not None:
+        lines -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return lines
 
 
 def test_no_file_is_a_drawer_for_odds_and_ends():
@@ -118,22 +130,23 @@ def test_public_functions_have_numpydoc_docstrings(source):
     for name, node, owner in _public_functions(source):
         text = ast.get_docstring(node)
         where = f"{source.name}:{node.lineno} {name}"
-        if (
-            owner is not None
-            and (node.name in INHERITED.get(owner.name, set()) or _is_framework_class(owner))
-            and not text
+        if owner is not None and (
+            node.name in INHERITED.get(owner.name, set()) or _is_framework_class(source, owner)
         ):
-            continue
+            continue  # what the method is for stands where it was first declared
         if not text:
             faults.append(f"{where}: no docstring")
             continue
+        if source.floor == "cli" and node.name == "run":
+            continue  # a verb: its text is what --help shows, and its options carry their own
         decorators = {ast.unparse(item).split("(")[0].split(".")[-1] for item in node.decorator_list}
         if "command" in decorators:
-            continue  # the text of a verb is shown by --help; its options carry their own help
+            continue
         parameters = _parameters(node, method=owner is not None)
         # A method with a single argument may describe it in its sentence; anything longer needs the section.
-        needs_section = len(parameters) > (1 if owner is not None else 0)
-        if needs_section and not re.search(r"^Parameters\n-{10}$", text, re.MULTILINE):
+        if owner is not None and len(parameters) <= 1:
+            continue
+        if parameters and not re.search(r"^Parameters\n-{10}$", text, re.MULTILINE):
             faults.append(f"{where}: no Parameters section")
         else:
             faults += [
@@ -156,7 +169,7 @@ def test_no_type_is_guessed_and_no_chain_of_parents_is_called(source):
     tolerated = {
         id(call)
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.ClassDef) and source.floor == "neural" and _is_framework_class(node)
+        if isinstance(node, ast.ClassDef) and _is_framework_class(source, node)
         for call in ast.walk(node)
     }
     found = [
@@ -203,7 +216,7 @@ def test_options_are_not_forwarded_as_loose_keywords(source):
     tolerated = {
         id(member)
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.ClassDef) and source.floor == "neural" and _is_framework_class(node)
+        if isinstance(node, ast.ClassDef) and _is_framework_class(source, node)
         for member in ast.walk(node)
     }
     loose = [

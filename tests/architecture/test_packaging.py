@@ -1,4 +1,4 @@
-"""Everything that is needed at run time is in the wheel: subpackages, simulators, estimators, tables, templates."""
+"""Everything needed at run time is in the wheel: subpackages, simulators, estimators, tables, templates."""
 
 from __future__ import annotations
 

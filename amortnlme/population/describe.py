@@ -140,3 +140,21 @@ def _rse(value: float, se: float | None) -> float | None:
     if se is None or value == 0:
         return None
     return 100.0 * se / abs(value)
+
+
+def correlation_of(covariance: np.ndarray) -> np.ndarray:
+    """Correlation matrix; unit diagonal and zero off-diagonal entries where a variance is zero.
+
+    Parameters
+    ----------
+    covariance : ndarray, shape (r, r)
+
+    Returns
+    -------
+    ndarray, shape (r, r)
+    """
+    sd = np.sqrt(np.diagonal(covariance))
+    safe = np.where(sd > 0, sd, 1.0)
+    correlation = np.clip(covariance / np.outer(safe, safe), -1.0, 1.0)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation

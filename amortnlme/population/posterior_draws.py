@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,6 @@ class PosteriorDraws:
         rejected = np.zeros(self.n_subjects, np.int64) if self.n_rejected is None else self.n_rejected
         arrays = {"phi": self.phi, "log_q": self.log_q, "log_prior": self.log_prior, "n_rejected": rejected}
         attributes = {
-            "kind": DRAWS_KIND,
             "version": DRAWS_VERSION,
             "subject_ids": list(self.subject_ids),
             "parameters": self.parameters.to_config(),
@@ -177,7 +177,7 @@ class PosteriorDraws:
             "dataset_fingerprint": self.dataset_fingerprint,
             "out_of_domain": [list(reasons) for reasons in self.out_of_domain],
         }
-        write_h5_atomic(Path(path), arrays, attributes)
+        write_h5_atomic(Path(path), DRAWS_KIND, arrays, attributes)
 
     @classmethod
     def load(cls, path: str | Path) -> PosteriorDraws:
@@ -198,7 +198,8 @@ class PosteriorDraws:
         DrawsError
             E_DRAWS_VERSION for a file of a later format.
         """
-        arrays, meta = read_h5(Path(path), kind=DRAWS_KIND)
+        arrays, header = read_h5(Path(path), kind=DRAWS_KIND)
+        meta: dict[str, Any] = dict(header)
         if meta.get("version") != DRAWS_VERSION:
             raise DrawsError(
                 "E_DRAWS_VERSION",

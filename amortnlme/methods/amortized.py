@@ -1,0 +1,294 @@
+"""Population inference from amortized individual posteriors: a surrogate, then correction by the true likelihood.
+
+Steps 1-2: the draws of every subject are refitted by a Gaussian mixture and divided by the prior; the population
+likelihood is then closed-form (`surrogate.py`) and is maximized from several starts. Step 3: the likelihood itself is
+importance-sampled on frozen nodes (`frozen_likelihood.py`), which removes the errors of refit and network alike;
+nodes are placed anew at each optimum until it stops moving. The objective value that is reported comes from an
+independent evaluation (`referee.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from amortnlme.core.errors import CapabilityError, UsageError
+from amortnlme.core.rng import stream
+from amortnlme.core.status import FitStatus
+from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnings
+from amortnlme.methods.base import AbstractMethod, FitProblem
+from amortnlme.methods.density_targets import DensityTarget, SurrogateTarget
+from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
+from amortnlme.methods.population_fit import FitQuality, PopulationFit
+from amortnlme.methods.referee import Verdict, referee
+from amortnlme.methods.refine import Optimum, correct_surrogate, fit_surrogate
+from amortnlme.methods.stopwatch import Stopwatch
+from amortnlme.methods.surrogate import Surrogate, SurrogateLikelihood, build_surrogate
+from amortnlme.population.posterior_draws import PosteriorDraws
+
+CORRECTIONS = ("auto", "likelihood", "density", "none")
+# Purposes of the random streams of one fit: the referee never shares numbers with the fit it judges.
+MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Amortized(AbstractMethod):
+    """Fit a population model to posterior draws, corrected by the exact likelihood where the model has one.
+
+    Attributes
+    ----------
+    correction : {"auto", "likelihood", "density", "none"}
+        "likelihood": importance sampling with the model's likelihood, which cancels the error of the network (needs
+        `dataset` and a model with a likelihood). "density": the same with the estimator's own density (needs
+        `log_density`). "none": the surrogate alone, which shows the network's own quality. "auto": the best of these
+        that is possible; falling short of "likelihood" gives a warning.
+    n_components : int
+        Mixture components per subject in the surrogate.
+    starts : int
+        Starting points of the surrogate fit.
+    n_points : int
+        Frozen nodes per subject, best a power of two.
+    max_rounds : int
+        How often nodes may be placed anew.
+    tolerance : float
+        The optimum has settled when a new placement moves it by less than this many standard errors.
+    referee_points, referee_replicates : int
+        Nodes per subject and replicate, and replicates, of the independent -2 log-likelihood.
+    log_density : callable, optional
+        Maps phi (n_subjects, n_points, d) to log q(phi | y_i) (n_subjects, n_points), e.g.
+        ``lambda phi: estimator.log_prob(dataset, phi)``.
+
+    Raises
+    ------
+    UsageError
+        E_FIT_OPTION.
+    """
+
+    correction: str = "auto"
+    n_components: int = 2
+    starts: int = 5
+    n_points: int = 256
+    max_rounds: int = 8
+    tolerance: float = 0.01
+    referee_points: int = 512
+    referee_replicates: int = 8
+    log_density: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
+
+    name: ClassVar[str] = "amortized"
+    needs_draws: ClassVar[bool] = True
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Refuse options outside their range."""
+        if self.correction not in CORRECTIONS:
+            raise UsageError(
+                "E_FIT_OPTION", f"correction {self.correction!r} is unknown. Allowed: {', '.join(CORRECTIONS)}."
+            )
+        for name, low, high in (
+            ("n_components", 1, 10),
+            ("starts", 1, 1000),
+            ("n_points", 32, 2**16),
+            ("max_rounds", 1, 100),
+            ("referee_points", 32, 2**16),
+            ("referee_replicates", 2, 1000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise UsageError(
+                    "E_FIT_OPTION", f"{name} must be a whole number from {low} to {high}; {value!r} was given."
+                )
+        if not 0 < self.tolerance < 1:
+            raise UsageError("E_FIT_OPTION", f"tolerance must lie between 0 and 1; {self.tolerance!r} was given.")
+
+    def run(self, problem: FitProblem) -> PopulationFit:
+        """Estimate the population parameters.
+
+        Parameters
+        ----------
+        problem : FitProblem
+            With draws; with a bound model for the likelihood correction.
+
+        Returns
+        -------
+        PopulationFit
+
+        Raises
+        ------
+        CapabilityError
+            E_FIT_CAPABILITY when the requested correction is not possible.
+        UsageError
+            E_FIT_NEEDS_DRAWS.
+        """
+        if problem.draws is None:
+            raise UsageError("E_FIT_NEEDS_DRAWS", "method 'amortized' needs posterior draws. Sample first.")
+        draws, population = problem.draws, problem.bound_population
+        watch = Stopwatch()
+        correction, warnings = self._choose_correction(problem)
+        warnings += _draw_warnings(draws)
+        with watch("surrogate"):
+            surrogate = build_surrogate(draws, self.n_components, stream(problem.seed, MIXTURE_STREAM))
+            rough = fit_surrogate(
+                SurrogateLikelihood(surrogate, population), draws, self.starts, stream(problem.seed, START_STREAM)
+            )
+        target = self._target(correction, problem, surrogate)
+        best = rough
+        if correction != "none":
+            with watch("correction"):
+                best = correct_surrogate(
+                    target=target,
+                    population=population,
+                    draws=draws,
+                    rough=rough,
+                    rng=stream(problem.seed, NODE_STREAM),
+                    n_points=self.n_points,
+                    max_rounds=self.max_rounds,
+                    tolerance=self.tolerance,
+                )
+        with watch("individuals"):
+            mu, factor = population.unpack(best.x)
+            judge = self._judge(problem, target)
+            modes = find_ebe(judge, mu, factor, start=_surrogate_mean(surrogate, mu, factor))
+        with watch("referee"):
+            verdict = referee(
+                judge,
+                mu,
+                factor,
+                modes,
+                stream(problem.seed, REFEREE_STREAM),
+                n_points=self.referee_points,
+                n_replicates=self.referee_replicates,
+            )
+        warnings += best.warnings + _mode_warnings(modes, population.subject_ids)
+        solution = _solution(self, problem, rough, best, modes, verdict, surrogate, warnings, watch)
+        return assemble_fit(f"{self.name} ({correction} correction)", problem, solution)
+
+    def _choose_correction(self, problem: FitProblem) -> tuple[str, list[str]]:
+        has_likelihood = problem.bound_model is not None
+        if self.correction == "likelihood" and not has_likelihood:
+            why = (
+                "no dataset was given"
+                if problem.dataset is None
+                else "no model is known for the draws"
+                if problem.model is None
+                else f"model {problem.model.name!r} has no likelihood"
+            )
+            raise CapabilityError(
+                "E_FIT_CAPABILITY",
+                f"correction 'likelihood' is not possible: {why}. Pass dataset=... and a model with a likelihood, or "
+                f"choose correction 'density' or 'none'.",
+            )
+        if self.correction == "density" and self.log_density is None:
+            raise CapabilityError(
+                "E_FIT_CAPABILITY",
+                "correction 'density' needs the estimator's density. Pass "
+                "Amortized(correction='density', log_density=lambda phi: estimator.log_prob(dataset, phi)).",
+            )
+        if self.correction != "auto":
+            return self.correction, []
+        if has_likelihood:
+            return "likelihood", []
+        if self.log_density is not None:
+            return "density", [
+                "[W_FIT_DENSITY_CORRECTION] the model's likelihood is not available: corrected by the estimator's "
+                "own density, so that the error of the network remains."
+            ]
+        return "none", [
+            "[W_FIT_UNCORRECTED] neither a likelihood (dataset and model) nor a density is available: these are the "
+            "estimates of the surrogate, uncorrected. Pass dataset=... (and model=...) to fit()."
+        ]
+
+    def _target(self, correction: str, problem: FitProblem, surrogate: Surrogate) -> IndividualTarget:
+        if correction == "likelihood" and problem.bound_model is not None:
+            return problem.bound_model
+        stand_in = SurrogateTarget(surrogate)
+        if correction == "density" and self.log_density is not None and problem.draws is not None:
+            step = 0.02 * np.median(problem.draws.phi.std(axis=1), axis=0)
+            return DensityTarget(self.log_density, problem.draws.prior, stand_in, step)
+        return stand_in
+
+    def _judge(self, problem: FitProblem, target: IndividualTarget) -> IndividualTarget:
+        """Whoever can evaluate the true likelihood judges, also a fit that was not corrected by it."""
+        return target if problem.bound_model is None else problem.bound_model
+
+
+def _surrogate_mean(surrogate: Surrogate, mu: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    share, mean, _ = surrogate.conditional(mu, factor)
+    return (share[..., None] * mean).sum(axis=1)
+
+
+def _solution(
+    method: Amortized,
+    problem: FitProblem,
+    rough: Optimum,
+    best: Optimum,
+    modes: EmpiricalBayes,
+    verdict: Verdict,
+    surrogate: Surrogate,
+    warnings: list[str],
+    watch: Stopwatch,
+) -> Solution:
+    exact = problem.bound_model is not None
+    corrected = best is not rough
+    kind = "importance_sampling" if exact else ("density_importance_sampling" if corrected else "surrogate")
+    ofv, ofv_se, individual = verdict.ofv, verdict.ofv_se, verdict.ofv_individual
+    if kind == "surrogate":
+        # The closed form is exact for the surrogate; sampling it would only add noise.
+        individual = -2.0 * SurrogateLikelihood(surrogate, problem.bound_population).value_and_scores(best.x)[0]
+        ofv, ofv_se = float(individual.sum()), float("nan")
+    warnings = warnings + importance_warnings(problem.bound_population.subject_ids, verdict.ess, verdict.pareto_k)
+    status = best.status
+    if not np.isfinite(ofv):
+        status = FitStatus.FAILED
+        warnings = [*warnings, "[W_FIT_NO_SUPPORT] the likelihood is zero for at least one subject."]
+    options = {name: getattr(method, name) for name in method.__slots__ if name != "log_density"}
+    quality = FitQuality(
+        ess=verdict.ess,
+        pareto_k=verdict.pareto_k,
+        n_points=verdict.n_points,
+        gradient_norm=best.gradient_norm,
+        mc_shift=best.last_move,
+        mc_se=best.mc_se,
+        surrogate_shift=float(np.max(np.abs(best.x - rough.x) / best.scale)) if corrected else 0.0,
+        n_clipped=surrogate.n_clipped,
+    )
+    return Solution(
+        x=best.x,
+        covariance=best.covariance,
+        status=status,
+        modes=modes,
+        conditional_mean_u=verdict.conditional_mean_u,
+        conditional_cov_u=verdict.conditional_cov_u,
+        ofv=ofv,
+        ofv_se=ofv_se,
+        ofv_kind=kind,
+        ofv_individual=individual,
+        quality=quality,
+        warnings=warnings,
+        trace=best.trace if not corrected else (*rough.trace, *best.trace),
+        seconds=watch.seconds,
+        options=options,
+    )
+
+
+def _draw_warnings(draws: PosteriorDraws) -> list[str]:
+    outside = [i for i, reasons in enumerate(draws.out_of_domain) if reasons]
+    if not outside:
+        return []
+    first = draws.out_of_domain[outside[0]][0]
+    return [
+        f"[W_DRAWS_OUT_OF_DOMAIN] {len(outside)} of {draws.n_subjects} subjects lie outside what the estimator was "
+        f"trained on, first {draws.subject_ids[outside[0]]!r}: {first}"
+    ]
+
+
+def _mode_warnings(modes: EmpiricalBayes, ids: tuple[str, ...]) -> list[str]:
+    lost = np.flatnonzero(~modes.converged)
+    if not len(lost):
+        return []
+    return [
+        f"[W_FIT_EBE] the conditional mode was not found for {len(lost)} of {len(ids)} subjects, first "
+        f"{ids[lost[0]]!r}: its EBE and importance proposal are unreliable."
+    ]

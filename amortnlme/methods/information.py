@@ -1,0 +1,75 @@
+"""Observed information by differences of an analytic gradient, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def observed_information(
+    gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, step: np.ndarray
+) -> np.ndarray:
+    """Hessian of a function from central differences of its gradient.
+
+    Parameters
+    ----------
+    gradient : callable
+        Maps x (n,) to the gradient (n,).
+    x : ndarray, shape (n,)
+    step : ndarray, shape (n,)
+        Half width of each difference; about a hundredth of a standard error is a good choice.
+
+    Returns
+    -------
+    ndarray, shape (n, n)
+        Symmetric; not necessarily positive definite.
+    """
+    n = len(x)
+    hessian = np.empty((n, n))
+    for k in range(n):
+        ahead, behind = x.copy(), x.copy()
+        ahead[k] += step[k]
+        behind[k] -= step[k]
+        hessian[k] = (gradient(ahead) - gradient(behind)) / (ahead[k] - behind[k])
+    return 0.5 * (hessian + hessian.T)
+
+
+def invert_information(information: np.ndarray) -> np.ndarray | None:
+    """Covariance from an information matrix, or None where it is not positive definite.
+
+    Parameters
+    ----------
+    information : ndarray, shape (n, n)
+
+    Returns
+    -------
+    ndarray, shape (n, n), or None
+        None when the smallest eigenvalue, after scaling to unit diagonal, is below 1e-8.
+    """
+    if not np.isfinite(information).all() or (np.diagonal(information) <= 0).any():
+        return None
+    scale = 1.0 / np.sqrt(np.diagonal(information))
+    scaled = information * np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(scaled)
+    if values[0] < 1e-8:
+        return None
+    return (vectors / values) @ vectors.T * np.outer(scale, scale)
+
+
+def whitening(information: np.ndarray) -> np.ndarray:
+    """Matrix C with C C' close to the inverse of |information|; steps of length one along z, x = C z, are one SE.
+
+    Parameters
+    ----------
+    information : ndarray, shape (n, n)
+        Need not be positive definite: eigenvalues are replaced by their absolute values, bounded from below.
+
+    Returns
+    -------
+    ndarray, shape (n, n)
+    """
+    scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(information)), 1e-12))
+    values, vectors = np.linalg.eigh(information * np.outer(scale, scale))
+    values = np.maximum(np.abs(values), 1e-3)
+    return scale[:, None] * (vectors / np.sqrt(values))

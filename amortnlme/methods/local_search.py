@@ -1,0 +1,185 @@
+"""Local minimization of a population objective in units of standard errors, and the search for variances at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from amortnlme.methods.information import invert_information, observed_information, whitening
+from amortnlme.population.bound_population import BoundPopulation
+
+#: A diagonal entry of L is taken to be zero when setting it to zero costs less than this in -2 log-likelihood.
+BOUNDARY_COST = 5e-3
+#: Half width of the differences, in standard errors.
+DIFFERENCE_STEP = 0.02
+#: Furthest move per parameter direction and round, in standard errors.
+REACH = 4.0
+
+
+class PopulationObjective(Protocol):
+    """A population log-likelihood with its gradient, as sums over subjects."""
+
+    def value_and_scores(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Per-subject log-likelihood (n_subjects,) and gradient (n_subjects, n_x) at x."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalMinimum:
+    """Outcome of a local search.
+
+    Attributes
+    ----------
+    x : ndarray, shape (n_x,)
+    value : float
+        -sum_i log L_i.
+    n_evaluations : int
+    message : str
+    """
+
+    x: np.ndarray
+    value: float
+    n_evaluations: int
+    message: str
+
+
+def negative_value_and_gradient(objective: PopulationObjective, x: np.ndarray) -> tuple[float, np.ndarray]:
+    """Minus the log-likelihood and its gradient; (inf, 0) where a subject has no support.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    x : ndarray, shape (n_x,)
+
+    Returns
+    -------
+    value : float   [nats]
+    gradient : ndarray, shape (n_x,)
+    """
+    value, scores = objective.value_and_scores(x)
+    total = -float(value.sum())
+    if not np.isfinite(total):
+        return np.inf, np.zeros(len(x))
+    return total, -scores.sum(axis=0)
+
+
+def minimize_whitened(
+    objective: PopulationObjective, x: np.ndarray, transform: np.ndarray, free: np.ndarray, max_iterations: int = 60
+) -> LocalMinimum:
+    """Minimize from x along directions in which the objective is nearly a unit bowl.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    x : ndarray, shape (n_x,)
+        Start; entries that are not free stay as they are.
+    transform : ndarray, shape (n_free, n_free)
+        As `whitening` gives for the free entries.
+    free : ndarray of int, shape (n_free,)
+    max_iterations : int
+
+    Returns
+    -------
+    LocalMinimum
+    """
+    from amortnlme.methods._pypesto import minimize_multistart
+
+    def function(z: np.ndarray) -> tuple[float, np.ndarray]:
+        moved = x.copy()
+        moved[free] += transform @ z
+        value, gradient = negative_value_and_gradient(objective, moved)
+        return value, transform.T @ gradient[free]
+
+    n = len(free)
+    best = minimize_multistart(
+        function,
+        np.zeros((1, n)),
+        np.full(n, -REACH),
+        np.full(n, REACH),
+        [f"z{k}" for k in range(n)],
+        max_iterations=max_iterations,
+        value_tolerance=1e-10,
+        gradient_tolerance=2e-3,
+    )
+    moved = x.copy()
+    moved[free] += transform @ best.x
+    return LocalMinimum(moved, best.value, best.n_evaluations, best.message)
+
+
+def information_at(
+    objective: PopulationObjective, x: np.ndarray, scale: np.ndarray, free: np.ndarray
+) -> np.ndarray:
+    """Observed information of the free entries of x.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    x : ndarray, shape (n_x,)
+    scale : ndarray, shape (n_x,)
+        Rough standard errors, which set the width of the differences.
+    free : ndarray of int, shape (n_free,)
+
+    Returns
+    -------
+    ndarray, shape (n_free, n_free)
+    """
+
+    def gradient(part: np.ndarray) -> np.ndarray:
+        moved = x.copy()
+        moved[free] = part
+        return negative_value_and_gradient(objective, moved)[1][free]
+
+    return observed_information(gradient, x[free].copy(), DIFFERENCE_STEP * scale[free])
+
+
+def rough_scale(information: np.ndarray) -> np.ndarray:
+    """Rough standard errors from an information matrix that need not be positive definite, shape (n,)."""
+    root = whitening(information)
+    return np.sqrt((root**2).sum(axis=1))
+
+
+def vanishing_effects(
+    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray
+) -> list[int]:
+    """Random effects whose own variance component (diagonal entry of L) may as well be zero.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    population : BoundPopulation
+    x : ndarray, shape (n_x,)
+        A minimum over all free entries.
+
+    Returns
+    -------
+    list of int
+        Positions in x.
+    """
+    base = negative_value_and_gradient(objective, x)[0]
+    found = []
+    for position in population.chol_diagonal:
+        pinned = x.copy()
+        pinned[position] = 0.0
+        cost = 2.0 * (negative_value_and_gradient(objective, pinned)[0] - base)
+        if cost < BOUNDARY_COST:
+            found.append(int(position))
+    return found
+
+
+def wald_covariance(information: np.ndarray, free: np.ndarray, n_x: int) -> np.ndarray | None:
+    """Covariance of x where Wald theory applies, else None.
+
+    Parameters
+    ----------
+    information : ndarray, shape (n_free, n_free)
+    free : ndarray of int, shape (n_free,)
+    n_x : int
+
+    Returns
+    -------
+    ndarray, shape (n_x, n_x), or None
+        None when a variance sits at zero (entries are missing) or the information is not positive definite.
+    """
+    return invert_information(information) if len(free) == n_x else None

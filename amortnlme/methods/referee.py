@@ -1,0 +1,123 @@
+"""The referee: -2 log-likelihood of any fit, by an evaluation independent of how the fit was obtained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
+from amortnlme.methods.importance import effective_sample_size, pareto_smooth
+from amortnlme.methods.proposals import Proposal, base_numbers, freeze, matched_proposal
+
+LOW_ESS_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """Marginal likelihood of a population model at given parameters, with its Monte-Carlo error.
+
+    Attributes
+    ----------
+    ofv : float
+        -2 log-likelihood, constants included.
+    ofv_se : float
+        Monte-Carlo standard error of `ofv`.
+    ofv_individual : ndarray, shape (n_subjects,)
+    ess : ndarray, shape (n_subjects,)
+        Effective number of nodes, out of `n_points`.
+    pareto_k : ndarray, shape (n_subjects,)
+    n_points : int
+        Nodes per subject, all replicates together.
+    conditional_mean_u : ndarray, shape (n_subjects, r)
+    conditional_cov_u : ndarray, shape (n_subjects, r, r)
+    """
+
+    ofv: float
+    ofv_se: float
+    ofv_individual: np.ndarray
+    ess: np.ndarray
+    pareto_k: np.ndarray
+    n_points: int
+    conditional_mean_u: np.ndarray
+    conditional_cov_u: np.ndarray
+
+
+def referee(
+    target: IndividualTarget,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    modes: EmpiricalBayes,
+    rng: np.random.Generator,
+    n_points: int = 512,
+    n_replicates: int = 8,
+) -> Verdict:
+    """Evaluate -2 log-likelihood by importance sampling around the conditional modes, with fresh random numbers.
+
+    Parameters
+    ----------
+    target : IndividualTarget
+    mu : ndarray, shape (n_subjects, d)
+    factor : ndarray, shape (d, r)
+        L, with omega = L L'.
+    modes : EmpiricalBayes
+        Conditional modes at (mu, L).
+    rng : numpy.random.Generator
+        Must not be the stream that produced the fit.
+    n_points : int
+        Fitted nodes per subject and replicate.
+    n_replicates : int
+        Independent randomizations; their spread gives the Monte-Carlo error, which single quasi-random sets lack.
+
+    Returns
+    -------
+    Verdict
+    """
+    n_subjects, r = modes.u.shape
+    proposal = Proposal(modes.u, np.linalg.inv(modes.precision))
+    pilot = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
+    pilot_weights = _log_weights(target, mu, factor, pilot.u) + pilot.log_weight
+    poor = effective_sample_size(pilot_weights) < LOW_ESS_SHARE * pilot_weights.shape[1]
+    if poor.any():
+        # Refit the proposal where the curvature at the mode misled; the pilot nodes are then thrown away.
+        smoothed = np.exp(pareto_smooth(pilot_weights)[0])
+        matched = matched_proposal(pilot, smoothed, proposal)
+        proposal = Proposal(
+            np.where(poor[:, None], matched.mean, proposal.mean),
+            np.where(poor[:, None, None], matched.covariance, proposal.covariance),
+        )
+    log_weights, nodes = [], []
+    for _ in range(n_replicates):
+        frozen = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
+        log_weights.append(_log_weights(target, mu, factor, frozen.u) + frozen.log_weight)
+        nodes.append(frozen.u)
+    stacked = np.stack(log_weights, axis=1)
+    top = stacked.max(axis=(1, 2), keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    replicate_mean = np.exp(stacked - top).mean(axis=2)
+    mean = replicate_mean.mean(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        individual = -2.0 * (top[:, 0, 0] + np.log(mean))
+        # Delta method over replicates: d(-2 sum_i log Z_i) = -2 sum_i dZ_i / Z_i.
+        relative = (replicate_mean / mean[:, None]).sum(axis=0)
+    flat = stacked.reshape(n_subjects, -1)
+    weights = np.exp(flat - top[:, :, 0])
+    weights /= np.where(mean > 0, weights.sum(axis=1), 1.0)[:, None]
+    u = np.concatenate(nodes, axis=1)
+    mean_u = (weights[..., None] * u).sum(axis=1)
+    centered = u - mean_u[:, None]
+    return Verdict(
+        ofv=float(individual.sum()),
+        ofv_se=float(2.0 * relative.std(ddof=1) / np.sqrt(n_replicates)),
+        ofv_individual=individual,
+        ess=effective_sample_size(flat),
+        pareto_k=pareto_smooth(flat)[1],
+        n_points=flat.shape[1],
+        conditional_mean_u=mean_u,
+        conditional_cov_u=np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered),
+    )
+
+
+def _log_weights(target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, u: np.ndarray) -> np.ndarray:
+    log_likelihood = target.log_likelihood(mu[:, None] + u @ factor.T)
+    return np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)

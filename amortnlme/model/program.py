@@ -1,0 +1,306 @@
+"""The traced and compiled form of an individual model: everything that turns phi and designs into numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sympy
+
+from amortnlme.core.errors import DesignError, ModelError
+from amortnlme.data.design import DesignBatch, EventKind
+from amortnlme.model.dynamics import AbstractDynamics
+from amortnlme.model.error_model import AbstractErrorModel
+from amortnlme.model.parameters import ParameterSpace
+from amortnlme.solve.observables import Observables
+from amortnlme.solve.schedule import MAX_RUNNING, Records, Schedule, covariate_segments, make_schedule
+from amortnlme.solve.solver import AbstractSolver
+from amortnlme.solve.trace import ModelFunction, Names, trace_output
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProgramInputs:
+    """A batch of designs as the program needs it.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    time : ndarray, shape (n, m)   [time]
+    output : ndarray of int, shape (n, m)
+        0-based output of each observation; 0 in padding.
+    covariates : ndarray, shape (n, m, c)
+        Values in force at each observation.
+    """
+
+    schedule: Schedule
+    time: np.ndarray
+    output: np.ndarray
+    covariates: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A compiled individual model.
+
+    Attributes
+    ----------
+    parameters : ParameterSpace
+    states, covariates : tuple of str
+    dose_index : int
+        0-based state that receives doses without a compartment number.
+    structural : tuple of int
+        Columns of phi that enter dynamics and outputs.
+    solver : AbstractSolver
+    observables : Observables
+    error_models : tuple of AbstractErrorModel
+        One per output.
+    sigma_columns : tuple of tuple of int
+        Per output, the columns of phi of its residual-error parameters.
+    derivative_text, output_text : tuple of str
+        Canonical text of the equations, for fingerprints.
+    """
+
+    parameters: ParameterSpace
+    states: tuple[str, ...]
+    covariates: tuple[str, ...]
+    dose_index: int
+    structural: tuple[int, ...]
+    solver: AbstractSolver
+    observables: Observables
+    error_models: tuple[AbstractErrorModel, ...]
+    sigma_columns: tuple[tuple[int, ...], ...]
+    derivative_text: tuple[str, ...]
+    output_text: tuple[str, ...]
+
+    def run(
+        self, phi: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, *, sensitivities: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Predict the observations of every row.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (N, d)
+        inputs : ProgramInputs
+        rows : ndarray of int, shape (N,)
+            Design of each row.
+        sensitivities : bool
+
+        Returns
+        -------
+        f : ndarray, shape (N, m)   [observation units]
+            NaN where a design has no observation.
+        df_dphi : ndarray, shape (N, m, d), or None
+        status : ndarray of int, shape (N,)
+        """
+        psi = np.ascontiguousarray(self.parameters.to_psi(phi)[:, self.structural])
+        solution = self.solver.solve(psi, inputs.schedule, rows, sensitivities=sensitivities)
+        arguments = (solution, psi, inputs.time[rows], inputs.output[rows], inputs.covariates[rows])
+        f = self.observables.evaluate(*arguments)
+        status = solution.status
+        # A finite state can still have an infinite observable (log of 0, volume of 0).
+        bad = np.isinf(f).any(axis=1) | (np.isnan(f) & ~np.isnan(solution.x[:, :, 0])).any(axis=1)
+        status[(status == 0) & bad] = 2
+        if not sensitivities:
+            return f, None, status
+        slope = self.parameters.dpsi_dphi(phi)[:, None, self.structural]
+        structural = self.observables.sensitivities(*arguments) * slope
+        if len(self.structural) == self.parameters.d:
+            return f, structural, status
+        df_dphi = np.zeros((*f.shape, self.parameters.d))
+        df_dphi[:, :, self.structural] = structural
+        return f, df_dphi, status
+
+    def draw(self, f: np.ndarray, psi: np.ndarray, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Draw observations around predictions.
+
+        Parameters
+        ----------
+        f : ndarray, shape (N, m)   [observation units]
+        psi : ndarray, shape (N, d)
+        output : ndarray of int, shape (N, m)
+        noise : ndarray, shape (N, m)
+            Standard normal.
+
+        Returns
+        -------
+        ndarray, shape (N, m)
+        """
+        y = np.empty_like(f)
+        with np.errstate(all="ignore"):
+            for o, (model, columns) in enumerate(zip(self.error_models, self.sigma_columns, strict=True)):
+                drawn = model.draw(f, psi[:, columns], noise)
+                if len(self.error_models) == 1:
+                    return drawn
+                np.copyto(y, drawn, where=output == o)
+        return y
+
+
+def build_program(
+    parameters: ParameterSpace,
+    states: tuple[str, ...],
+    covariates: tuple[str, ...],
+    dynamics: AbstractDynamics,
+    outputs: Sequence[tuple[str, ModelFunction, AbstractErrorModel]],
+) -> Program:
+    """Trace and compile a model.
+
+    Parameters
+    ----------
+    parameters : ParameterSpace
+    states, covariates : tuple of str
+    dynamics : AbstractDynamics
+    outputs : sequence of (name, function, error model)
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    ModelError
+        With a code that names the fault of the model file.
+    """
+    structural = tuple(i for i, p in enumerate(parameters.parameters) if p.role == "structural")
+    names = Names(states, tuple(parameters.names[i] for i in structural), covariates)
+    traced = dynamics.trace(names)
+    expressions = [trace_output(fn, names, traced.symbols, name) for name, fn, _ in outputs]
+    _check_all_used(parameters, names, [*traced.derivatives, *expressions], traced.symbols.parameters, outputs)
+    return Program(
+        parameters=parameters,
+        states=states,
+        covariates=covariates,
+        dose_index=states.index(dynamics.dose_state),
+        structural=structural,
+        solver=dynamics.build(traced),
+        observables=Observables.from_expressions(traced.symbols, expressions),
+        error_models=tuple(model for *_, model in outputs),
+        sigma_columns=tuple(_sigma_columns(parameters, name, model) for name, _, model in outputs),
+        derivative_text=tuple(sympy.sstr(e, order="lex") for e in traced.derivatives),
+        output_text=tuple(sympy.sstr(e, order="lex") for e in expressions),
+    )
+
+
+def prepare_inputs(program: Program, batch: DesignBatch) -> ProgramInputs:
+    """Turn a batch of designs into solver events.
+
+    Parameters
+    ----------
+    program : Program
+    batch : DesignBatch
+
+    Returns
+    -------
+    ProgramInputs
+
+    Raises
+    ------
+    ModelError
+        E_MODEL_COVARIATE_MISSING, E_MODEL_COMPARTMENT, E_MODEL_OUTPUT.
+    DesignError
+        E_DESIGN_STEADY_STATE when more than 64 infusions of a steady-state regimen overlap.
+    """
+    values = _covariate_values(program, batch)
+    _check_numbers(program, batch)
+    segment, segment_covariates = covariate_segments(values, batch.n_records)
+    compartment = np.where(batch.compartment > 0, batch.compartment.astype(np.int64) - 1, program.dose_index)
+    records = Records(
+        time=batch.time,
+        kind=batch.kind,
+        compartment=compartment,
+        amount=batch.amount,
+        duration=batch.duration,
+        ii=batch.ii,
+        ss=batch.ss,
+        slot=batch.obs_slot,
+        segment=segment,
+        n_records=batch.n_records,
+    )
+    n, m = batch.observation_times.shape
+    at_observations = np.zeros((n, m, values.shape[2]))
+    if values.shape[2]:
+        row, column = np.nonzero(batch.obs_slot >= 0)
+        at_observations[row, batch.obs_slot[row, column]] = values[row, column]
+    return ProgramInputs(
+        schedule=make_schedule(records, m, segment_covariates),
+        time=np.array(batch.observation_times, dtype=np.float64),
+        output=np.maximum(np.asarray(batch.observation_output, dtype=np.int64) - 1, 0),
+        covariates=at_observations,
+    )
+
+
+def _covariate_values(program: Program, batch: DesignBatch) -> np.ndarray:
+    missing = [name for name in program.covariates if name not in batch.covariates]
+    if missing:
+        raise ModelError(
+            "E_MODEL_COVARIATE_MISSING",
+            f"the model uses the covariate {missing[0]!r}, which the data do not have. "
+            f"They have: {', '.join(batch.covariates) or 'none'}.",
+        )
+    shape = batch.time.shape
+    values = np.zeros((*shape, len(program.covariates)))
+    for i, name in enumerate(program.covariates):
+        column = np.asarray(batch.covariates[name], dtype=np.float64)
+        values[:, :, i] = column[:, None] if column.ndim == 1 else column
+        inside = np.arange(shape[1]) < np.asarray(batch.n_records)[:, None]
+        if not np.isfinite(values[:, :, i][inside]).all():
+            raise ModelError(
+                "E_MODEL_COVARIATE_MISSING",
+                f"the covariate {name!r} has missing or infinite values in the data, but the model needs it. "
+                f"Impute it or drop those subjects.",
+            )
+    return values
+
+
+def _check_numbers(program: Program, batch: DesignBatch) -> None:
+    is_dose = (batch.kind == EventKind.BOLUS) | (batch.kind == EventKind.INFUSION)
+    beyond = is_dose & ((batch.compartment > len(program.states)) | (batch.compartment < 0))
+    if beyond.any():
+        raise ModelError(
+            "E_MODEL_COMPARTMENT",
+            f"a dose goes to compartment {int(batch.compartment[beyond][0])}, but the model has "
+            f"{len(program.states)}: {', '.join(f'{i} {s}' for i, s in enumerate(program.states, 1))}. Correct CMT.",
+        )
+    wanted = int(np.max(batch.observation_output, initial=0))
+    if wanted > len(program.error_models):
+        raise ModelError(
+            "E_MODEL_OUTPUT",
+            f"an observation is of outcome {wanted} (DVID), but the model has {len(program.error_models)} output(s).",
+        )
+    overlapping = (batch.kind == EventKind.INFUSION) & (batch.ss > 0) & (batch.duration >= MAX_RUNNING * batch.ii)
+    if overlapping.any():
+        raise DesignError(
+            "E_DESIGN_STEADY_STATE",
+            f"a steady-state infusion lasts {float(batch.duration[overlapping][0])}, more than {MAX_RUNNING} of its "
+            f"intervals II. Give it as one long infusion.",
+        )
+
+
+def _sigma_columns(parameters: ParameterSpace, output: str, model: AbstractErrorModel) -> tuple[int, ...]:
+    for name in model.names:
+        if name not in parameters.names or parameters.parameters[parameters.index(name)].role != "error":
+            raise ModelError(
+                "E_MODEL_ERROR_PARAMETER",
+                f"the error model of output {output!r} uses {name!r}, which is not a parameter with role='error'. "
+                f"Declare it, with a unit and a transform.",
+            )
+    return parameters.indices(model.names)
+
+
+def _check_all_used(
+    parameters: ParameterSpace,
+    names: Names,
+    expressions: Sequence[sympy.Expr],
+    symbols: Sequence[sympy.Symbol],
+    outputs: Sequence[tuple[str, ModelFunction, AbstractErrorModel]],
+) -> None:
+    used_symbols = set().union(*(e.free_symbols for e in expressions))
+    idle = [name for name, symbol in zip(names.parameters, symbols, strict=True) if symbol not in used_symbols]
+    named = {name for *_, model in outputs for name in model.names}
+    idle += [p.name for p in parameters.parameters if p.role == "error" and p.name not in named]
+    if idle:
+        raise ModelError(
+            "E_MODEL_UNUSED_PARAMETER",
+            f"parameter {idle[0]!r} enters neither the dynamics nor an output nor an error model, so nothing could "
+            f"ever be learnt about it. Use it or remove it.",
+        )

@@ -1,0 +1,286 @@
+"""Designs turned into flat lists of solver events: doses, infusion ends, resets, observations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+# Kinds of design records; the numbers of amortnlme.data.design.EventKind, which this floor cannot import.
+RECORD_OBSERVATION, RECORD_BOLUS, RECORD_INFUSION, RECORD_RESET, RECORD_OTHER = range(5)
+# What the solver does when it reaches an event.
+OBSERVE, BOLUS, INFUSION_START, INFUSION_END, RESET, NEW_SEGMENT = range(6)
+# Earlier doses of a steady-state regimen that may still be running when the steady-state record is reached.
+MAX_RUNNING = 64
+
+
+class Records(NamedTuple):
+    """Right-padded design records, one row per design, in processing order (plain arrays for the kernel).
+
+    Attributes
+    ----------
+    time, amount, duration, ii : ndarray, shape (n, k)   [time], [amount], [time], [time]
+    kind, compartment, ss, slot : ndarray of int, shape (n, k)
+        Record kind; 0-based compartment; 0, 1 or 2; observation column or -1.
+    segment : ndarray of int, shape (n, k)
+        Which of the design's distinct covariate values is in force from the record on.
+    n_records : ndarray of int, shape (n,)
+    """
+
+    time: np.ndarray
+    kind: np.ndarray
+    compartment: np.ndarray
+    amount: np.ndarray
+    duration: np.ndarray
+    ii: np.ndarray
+    ss: np.ndarray
+    slot: np.ndarray
+    segment: np.ndarray
+    n_records: np.ndarray
+
+
+class Events(NamedTuple):
+    """Solver events, one row per design, padded to the longest.
+
+    Attributes
+    ----------
+    time : ndarray, shape (n, e)   [time]
+    action, compartment : ndarray of int, shape (n, e)
+    amount : ndarray, shape (n, e)
+        Bolus: amount. Infusion start and end: rate [amount/time].
+    duration, ii : ndarray, shape (n, e)   [time]
+    ss : ndarray of int, shape (n, e)
+    running : ndarray of int, shape (n, e)
+        At a steady-state infusion: how many earlier infusions of the regimen still run.
+    slot, segment : ndarray of int, shape (n, e)
+    count : ndarray of int, shape (n,)
+        Number of events of each design, up to its last observation.
+    """
+
+    time: np.ndarray
+    action: np.ndarray
+    compartment: np.ndarray
+    amount: np.ndarray
+    duration: np.ndarray
+    ii: np.ndarray
+    ss: np.ndarray
+    running: np.ndarray
+    slot: np.ndarray
+    segment: np.ndarray
+    count: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """The events of a batch of designs, ready for a solver.
+
+    Attributes
+    ----------
+    events : Events
+    n_designs, n_observations : int
+        `n_observations` is the number of observation columns m (the longest design).
+    segment_covariates : ndarray, shape (n, n_segments, n_covariates)
+        Distinct covariate values of each design, in order of appearance.
+    """
+
+    events: Events
+    n_observations: int
+    segment_covariates: np.ndarray
+
+    @property
+    def n_designs(self) -> int:
+        """Number of designs."""
+        return self.segment_covariates.shape[0]
+
+    @property
+    def n_segments(self) -> int:
+        """Largest number of distinct covariate values within a design; 1 without time-varying covariates."""
+        return self.segment_covariates.shape[1]
+
+
+def covariate_segments(values: np.ndarray, n_records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the distinct covariate values along each design.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, k, c)
+        Covariate values in force from each record on.
+    n_records : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    segment : ndarray of int, shape (n, k)
+    segment_covariates : ndarray, shape (n, n_segments, c)
+    """
+    n, k, c = values.shape
+    segment = np.zeros((n, k), dtype=np.int64)
+    if c and k > 1:
+        inside = np.arange(1, k) < np.asarray(n_records)[:, None]
+        changed = (values[:, 1:] != values[:, :-1]).any(axis=2) & inside
+        segment[:, 1:] = np.cumsum(changed, axis=1)
+    distinct = np.zeros((n, int(segment.max(initial=0)) + 1, c))
+    if c and k:
+        distinct[:] = values[:, :1]
+        rows = np.broadcast_to(np.arange(n)[:, None], (n, k))
+        inside = np.arange(k) < np.asarray(n_records)[:, None]
+        distinct[rows[inside], segment[inside]] = values[inside]
+    return segment, distinct
+
+
+def make_schedule(records: Records, n_observations: int, segment_covariates: np.ndarray) -> Schedule:
+    """Insert infusion ends, drop what follows the last observation, and fix the event arrays.
+
+    Parameters
+    ----------
+    records : Records
+    n_observations : int
+        Number of observation columns m.
+    segment_covariates : ndarray, shape (n, n_segments, n_covariates)
+
+    Returns
+    -------
+    Schedule
+    """
+    # Fresh contiguous copies: a read-only or strided array would be another type, and compile the kernel again.
+    floats = ("time", "amount", "duration", "ii")
+    plain = Records(
+        *(
+            np.array(values, dtype=np.float64 if name in floats else np.int64, order="C")
+            for name, values in zip(Records._fields, records, strict=True)
+        )
+    )
+    infusions = (plain.kind == RECORD_INFUSION).sum(axis=1)
+    extra = int(infusions.max(initial=0))
+    if extra and (plain.ss > 0).any():
+        extra += MAX_RUNNING
+    shape = (plain.time.shape[0], plain.time.shape[1] + extra)
+    events = _empty_events(shape)
+    _expand(plain, events, max(1, extra))
+    width = max(1, int(events.count.max(initial=1)))
+    trimmed = Events(*(np.ascontiguousarray(a[:, :width]) for a in events[:-1]), events.count)
+    return Schedule(trimmed, n_observations, np.array(segment_covariates, dtype=np.float64, order="C"))
+
+
+def _empty_events(shape: tuple[int, int]) -> Events:
+    def floats() -> np.ndarray:
+        return np.zeros(shape)
+
+    def integers() -> np.ndarray:
+        return np.zeros(shape, dtype=np.int64)
+
+    return Events(
+        time=floats(),
+        action=integers(),
+        compartment=integers(),
+        amount=floats(),
+        duration=floats(),
+        ii=floats(),
+        ss=integers(),
+        running=integers(),
+        slot=integers(),
+        segment=integers(),
+        count=np.zeros(shape[0], dtype=np.int64),
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _put(events, g, e, time, action, compartment, amount, slot, segment):
+    events.time[g, e] = time
+    events.action[g, e] = action
+    events.compartment[g, e] = compartment
+    events.amount[g, e] = amount
+    events.slot[g, e] = slot
+    events.segment[g, e] = segment
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _emit_ends(records, g, until, segment, events, e, n_pending, end_time, end_rate, end_compartment):
+    """Emit the pending infusion ends up to a time, earliest first; return the new counts."""
+    while n_pending > 0:
+        first = 0
+        for i in range(1, n_pending):
+            if end_time[i] < end_time[first]:
+                first = i
+        if end_time[first] > until:
+            break
+        _put(events, g, e, end_time[first], INFUSION_END, end_compartment[first], end_rate[first], -1, segment)
+        e += 1
+        n_pending -= 1
+        end_time[first] = end_time[n_pending]
+        end_rate[first] = end_rate[n_pending]
+        end_compartment[first] = end_compartment[n_pending]
+    return e, n_pending
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _start_infusion(records, g, k, events, e, n_pending, end_time, end_rate, end_compartment):
+    """Emit an infusion start and register its end, and those of earlier doses of a steady-state regimen."""
+    duration = records.duration[g, k]
+    ii = records.ii[g, k]
+    ss = records.ss[g, k]
+    rate = records.amount[g, k] / duration
+    running = 0
+    if ss > 0 and ii > 0.0:
+        while (running + 1) * ii < duration and running + 1 < MAX_RUNNING:
+            running += 1
+    compartment = records.compartment[g, k]
+    _put(events, g, e, records.time[g, k], INFUSION_START, compartment, rate, -1, records.segment[g, k])
+    events.duration[g, e] = duration
+    events.ii[g, e] = ii
+    events.ss[g, e] = ss
+    events.running[g, e] = running
+    for back in range(running + 1):
+        end_time[n_pending] = records.time[g, k] + duration - back * ii
+        end_rate[n_pending] = rate
+        end_compartment[n_pending] = compartment
+        n_pending += 1
+    return n_pending
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _expand(records, events, n_ends):
+    end_time = np.empty(n_ends)
+    end_rate = np.empty(n_ends)
+    end_compartment = np.empty(n_ends, np.int64)
+    for g in range(records.time.shape[0]):
+        e = 0
+        n_pending = 0
+        segment = -1
+        last = 0
+        for k in range(records.n_records[g]):
+            time = records.time[g, k]
+            kind = records.kind[g, k]
+            if kind == RECORD_RESET or (records.ss[g, k] == 1 and kind in (RECORD_BOLUS, RECORD_INFUSION)):
+                # Both switch off what is running; the clock may restart at a reset.
+                if kind != RECORD_RESET:
+                    e, n_pending = _emit_ends(
+                        records, g, time, max(segment, 0), events, e, n_pending, end_time, end_rate, end_compartment
+                    )
+                n_pending = 0
+            else:
+                e, n_pending = _emit_ends(
+                    records, g, time, max(segment, 0), events, e, n_pending, end_time, end_rate, end_compartment
+                )
+            new_segment = records.segment[g, k]
+            if kind == RECORD_OBSERVATION:
+                _put(events, g, e, time, OBSERVE, 0, 0.0, records.slot[g, k], new_segment)
+                e += 1
+                last = e
+            elif kind == RECORD_BOLUS:
+                _put(events, g, e, time, BOLUS, records.compartment[g, k], records.amount[g, k], -1, new_segment)
+                events.ii[g, e] = records.ii[g, k]
+                events.ss[g, e] = records.ss[g, k]
+                e += 1
+            elif kind == RECORD_INFUSION:
+                n_pending = _start_infusion(records, g, k, events, e, n_pending, end_time, end_rate, end_compartment)
+                e += 1
+            elif kind == RECORD_RESET:
+                _put(events, g, e, time, RESET, 0, 0.0, -1, new_segment)
+                e += 1
+            elif new_segment != segment:
+                _put(events, g, e, time, NEW_SEGMENT, 0, 0.0, -1, new_segment)
+                e += 1
+            segment = new_segment
+        events.count[g] = last

@@ -1,0 +1,33 @@
+"""Rows of a batch spread over threads in fixed chunks, so that results do not depend on how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from numba import config
+
+CHUNK_ROWS = 4096
+
+
+def for_each_chunk(n_rows: int, task: Callable[[int, int], None]) -> None:
+    """Call task(first, last) for consecutive chunks of rows; kernels release the interpreter lock meanwhile.
+
+    The number of threads is NUMBA_NUM_THREADS (by default all cores). The pool lives only during the call: a process
+    may fork afterwards, which it may not after OpenMP or a persistent pool.
+
+    Parameters
+    ----------
+    n_rows : int
+    task : callable
+        Must write disjoint rows only.
+    """
+    chunks = [(first, min(first + CHUNK_ROWS, n_rows)) for first in range(0, n_rows, CHUNK_ROWS)]
+    workers = min(int(config.NUMBA_NUM_THREADS), len(chunks))  # pyright: ignore[reportAttributeAccessIssue]
+    if workers <= 1:
+        for first, last in chunks:
+            task(first, last)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(task, first, last) for first, last in chunks]:
+            future.result()

@@ -1,0 +1,285 @@
+"""One SymPy trace of a plain-Python model function, from which everything else is derived."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sympy
+
+from amortnlme.core.errors import ModelError
+
+ModelFunction = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names a model function may use, in declaration order.
+
+    Attributes
+    ----------
+    states : tuple of str
+        Available as `y.<name>`.
+    parameters : tuple of str
+        Individual parameters on the natural scale, available as `p.<name>`.
+    covariates : tuple of str
+        Covariates, available as `p.<name>` too.
+    """
+
+    states: tuple[str, ...]
+    parameters: tuple[str, ...]
+    covariates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """The SymPy symbols of time, states, parameters and covariates."""
+
+    time: sympy.Symbol
+    states: tuple[sympy.Symbol, ...]
+    parameters: tuple[sympy.Symbol, ...]
+    covariates: tuple[sympy.Symbol, ...]
+
+    @property
+    def all(self) -> tuple[sympy.Symbol, ...]:
+        """Every symbol, in the order in which compiled functions take their arguments."""
+        return (self.time, *self.states, *self.parameters, *self.covariates)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TracedSystem:
+    """A right-hand side as expressions.
+
+    Attributes
+    ----------
+    names : Names
+    symbols : Symbols
+    derivatives : tuple of sympy.Expr, length n_states
+        dy/dt of every state.
+    jacobian : tuple of tuple of sympy.Expr, n_states x n_states
+        d(dy_i/dt)/dy_j.
+    is_linear_constant : bool
+        Whether dy/dt = K y with K free of y and t (so that closed-form propagation applies).
+    """
+
+    names: Names
+    symbols: Symbols
+    derivatives: tuple[sympy.Expr, ...]
+    jacobian: tuple[tuple[sympy.Expr, ...], ...]
+    is_linear_constant: bool
+
+
+class _Namespace:
+    """Attribute access to symbols, with an error that names what exists."""
+
+    __slots__ = ("_kind", "_letter", "_values")
+
+    def __init__(self, letter: str, kind: str, names: Sequence[str], values: Sequence[sympy.Symbol]) -> None:
+        self._letter = letter
+        self._kind = kind
+        self._values = dict(zip(names, values, strict=True))
+
+    def __getattr__(self, name: str) -> sympy.Symbol:
+        values = self._values
+        if name in values:
+            return values[name]
+        if name.startswith("__"):
+            raise AttributeError(name)
+        close = difflib.get_close_matches(name, values, n=1)
+        hint = f" Did you mean {self._letter}.{close[0]}?" if close else ""
+        raise ModelError(
+            "E_MODEL_UNKNOWN_NAME",
+            f"the model uses {self._letter}.{name}, but it declares no {self._kind} {name!r}. "
+            f"Declared: {', '.join(values) or 'none'}.{hint}",
+        )
+
+
+def make_symbols(names: Names) -> Symbols:
+    """Create the symbols of a model.
+
+    Parameters
+    ----------
+    names : Names
+
+    Returns
+    -------
+    Symbols
+
+    Raises
+    ------
+    ModelError
+        E_MODEL_DUPLICATE_NAME when a parameter and a covariate, or two states, share a name.
+    """
+    for kind, group in (("state", names.states), ("parameter or covariate", (*names.parameters, *names.covariates))):
+        twice = sorted({name for name in group if group.count(name) > 1})
+        if twice:
+            raise ModelError(
+                "E_MODEL_DUPLICATE_NAME", f"{kind} {twice[0]!r} is declared more than once. Give each its own name."
+            )
+
+    def symbols(prefix: str, group: Sequence[str]) -> tuple[sympy.Symbol, ...]:
+        return tuple(sympy.Symbol(f"{prefix}_{name}", real=True) for name in group)
+
+    return Symbols(
+        time=sympy.Symbol("t", real=True),
+        states=symbols("y", names.states),
+        parameters=symbols("p", names.parameters),
+        covariates=symbols("x", names.covariates),
+    )
+
+
+def trace(rhs: ModelFunction, names: Names) -> TracedSystem:
+    """Trace a right-hand side `rhs(t, y, p)` that returns one derivative per state.
+
+    Parameters
+    ----------
+    rhs : callable
+        Plain Python; `y.<state>`, `p.<parameter>`, `p.<covariate>`; functions of `amortnlme.model.functions`.
+    names : Names
+
+    Returns
+    -------
+    TracedSystem
+
+    Raises
+    ------
+    ModelError
+        E_MODEL_UNKNOWN_NAME, E_MODEL_BRANCH, E_MODEL_FUNCTION, E_MODEL_RHS_LENGTH, E_MODEL_RETURN_TYPE,
+        E_MODEL_SIGNATURE.
+    """
+    symbols = make_symbols(names)
+    returned = _call(rhs, names, symbols, "the right-hand side")
+    if isinstance(returned, sympy.Expr | int | float) or not isinstance(returned, Sequence):
+        returned = (returned,)
+    if len(returned) != len(names.states):
+        raise ModelError(
+            "E_MODEL_RHS_LENGTH",
+            f"the right-hand side {rhs.__name__!r} returns {len(returned)} value(s) for {len(names.states)} states "
+            f"({', '.join(names.states)}). Return one derivative per state, in the order of the states.",
+        )
+    derivatives = tuple(_expression(value, f"the derivative of {s!r}") for s, value in zip(names.states, returned, strict=True))
+    jacobian = tuple(tuple(sympy.diff(f, s) for s in symbols.states) for f in derivatives)
+    moving = {symbols.time, *symbols.states}
+    at_zero = {s: sympy.S.Zero for s in symbols.states}
+    linear = all(not (entry.free_symbols & moving) for row in jacobian for entry in row) and all(
+        sympy.simplify(f.subs(at_zero)) == 0 for f in derivatives
+    )
+    return TracedSystem(names, symbols, derivatives, jacobian, linear)
+
+
+def trace_output(function: ModelFunction, names: Names, symbols: Symbols, output: str) -> sympy.Expr:
+    """Trace an observable `fn(t, y, p)` that returns one number.
+
+    Parameters
+    ----------
+    function : callable
+    names : Names
+    symbols : Symbols
+        The symbols of the model's right-hand side.
+    output : str
+        Name of the output, for messages.
+
+    Returns
+    -------
+    sympy.Expr
+
+    Raises
+    ------
+    ModelError
+        As `trace`.
+    """
+    value = _call(function, names, symbols, f"the output {output!r}")
+    return _expression(value, f"the output {output!r}")
+
+
+def compile_numpy(symbols: Symbols, expressions: Sequence[sympy.Expr]) -> Callable[..., Sequence[Any]]:
+    """Turn expressions into one vectorized numpy function of (time, states, parameters, covariates).
+
+    Parameters
+    ----------
+    symbols : Symbols
+    expressions : sequence of sympy.Expr
+
+    Returns
+    -------
+    callable
+        Takes one broadcastable array per symbol of `symbols.all`, returns one array or number per expression.
+    """
+    return sympy.lambdify(symbols.all, list(expressions), modules="numpy", cse=True)
+
+
+def _call(function: ModelFunction, names: Names, symbols: Symbols, what: str) -> Any:
+    arguments = list(inspect.signature(function).parameters)
+    if len(arguments) != 3:
+        raise ModelError(
+            "E_MODEL_SIGNATURE",
+            f"{what} takes ({', '.join(arguments)}), but it is called with (t, y, p): time, states, parameters. "
+            f"Give it these three arguments.",
+        )
+    _refuse_branches(function, arguments, what)
+    y = _Namespace("y", "state", names.states, symbols.states)
+    inputs = (*names.parameters, *names.covariates)
+    p = _Namespace("p", "structural parameter or covariate", inputs, (*symbols.parameters, *symbols.covariates))
+    try:
+        return function(symbols.time, y, p)
+    except ModelError:
+        raise
+    except Exception as fault:
+        line, text = _where(function, fault)
+        if "truth value" in str(fault):
+            raise _branch_error(what, line, text) from fault
+        raise ModelError(
+            "E_MODEL_FUNCTION",
+            f"{what} cannot be traced: line {line} `{text}` raises {type(fault).__name__}: {fault}. It is called with "
+            f"symbols, so use + - * / ** and exp, log, sqrt, where from amortnlme.model.functions "
+            f"(not math.* or numpy.*).",
+        ) from fault
+
+
+def _where(function: ModelFunction, fault: Exception) -> tuple[int, str]:
+    frames = [
+        frame
+        for frame in traceback.extract_tb(fault.__traceback__)
+        if frame.filename == function.__code__.co_filename
+    ]
+    if not frames:
+        return function.__code__.co_firstlineno, function.__name__
+    return frames[-1].lineno or 0, frames[-1].line or function.__name__
+
+
+def _branch_error(what: str, line: int, text: str) -> ModelError:
+    return ModelError(
+        "E_MODEL_BRANCH",
+        f"{what} branches on a state, parameter or time in line {line}: `{text}`. A trace sees symbols, which are "
+        f"neither true nor false. Use where(condition, if_true, if_false) from amortnlme.model.functions.",
+    )
+
+
+def _refuse_branches(function: ModelFunction, arguments: list[str], what: str) -> None:
+    """Find `if p.flag:`, which a symbol would silently answer with True."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):
+        return  # typed at a prompt, or a lambda inside an expression: relations still raise when traced
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If | ast.IfExp | ast.While):
+            tested = {name.id for name in ast.walk(node.test) if isinstance(name, ast.Name)}
+            if tested & set(arguments):
+                raise _branch_error(what, first + node.lineno - 1, lines[node.lineno - 1].strip())
+
+
+def _expression(value: Any, what: str) -> sympy.Expr:
+    if isinstance(value, bool) or not isinstance(value, sympy.Expr | int | float | np.floating | np.integer):
+        raise ModelError(
+            "E_MODEL_RETURN_TYPE",
+            f"{what} is a {type(value).__name__}, not a number or an expression of y and p. Return one scalar expression.",
+        )
+    return sympy.sympify(value)

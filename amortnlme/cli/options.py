@@ -1,0 +1,15 @@
+"""Options that several verbs share, spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+JsonPath = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="PATH", help="Also write the result as JSON (see cli/schema.md)."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random number follows from it.")]
+Draws = Annotated[int, typer.Option("--draws", "-m", min=1, help="Posterior draws per subject.")]

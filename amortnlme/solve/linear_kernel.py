@@ -91,57 +91,58 @@ def make_work(n: int, p: int) -> Work:
     )
 
 
+# Hot functions take plain arrays: extracting an array from a named tuple counts references at every use.
 @njit(cache=True, nogil=True, error_model="numpy")
-def _apply(matrix, vector, work):
+def _apply(matrix, vector, scratch):
     """vector <- matrix @ vector."""
     n = vector.shape[0]
     for i in range(n):
         total = 0.0
         for j in range(n):
             total += matrix[i, j] * vector[j]
-        work[i] = total
+        scratch[i] = total
     for i in range(n):
-        vector[i] = work[i]
+        vector[i] = scratch[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _modal_sensitivity(eigenvalues, dt, has_input, work):
+def _modal_sensitivity(eigenvalues, r, dt, has_input, z, S, u, A, e):
     """S_i <- e_i S_i + sum_j A_ij (exp[l_i, l_j] z_j + exp[l_i, l_j, 0] u_j), before z is advanced."""
-    n = work.z.shape[0]
-    p = work.S.shape[0]
+    n = z.shape[0]
+    p = S.shape[0]
     for q in range(p):
         for i in range(n):
-            work.S[q, i] *= work.e[i]
+            S[q, i] *= e[i]
     for i in range(n):
-        a = eigenvalues[i] * dt
+        a = eigenvalues[r, i] * dt
         for j in range(i + 1):
-            b = eigenvalues[j] * dt
-            first = dt * divided_difference(a, b, work.e[i], work.e[j])
-            to_i = first * work.z[j]
-            to_j = first * work.z[i]
+            b = eigenvalues[r, j] * dt
+            first = dt * divided_difference(a, b, e[i], e[j])
+            to_i = first * z[j]
+            to_j = first * z[i]
             if has_input:
                 second = dt * dt * divided_difference_with_zero(a, b)
-                to_i += second * work.u[j]
-                to_j += second * work.u[i]
+                to_i += second * u[j]
+                to_j += second * u[i]
             for q in range(p):
-                work.S[q, i] += work.A[q, i, j] * to_i
+                S[q, i] += A[q, i, j] * to_i
             if i != j:
                 for q in range(p):
-                    work.S[q, j] += work.A[q, j, i] * to_j
+                    S[q, j] += A[q, j, i] * to_j
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _advance_modal(eigenvalues, dt, has_input, work):
-    n = work.z.shape[0]
+def _advance_modal(eigenvalues, r, dt, has_input, z, S, u, A, e):
+    n = z.shape[0]
     for i in range(n):
-        work.e[i] = math.exp(eigenvalues[i] * dt)
-    if work.S.shape[0] > 0:
-        _modal_sensitivity(eigenvalues, dt, has_input, work)
+        e[i] = math.exp(eigenvalues[r, i] * dt)
+    if S.shape[0] > 0:
+        _modal_sensitivity(eigenvalues, r, dt, has_input, z, S, u, A, e)
     for i in range(n):
-        work.z[i] *= work.e[i]
+        z[i] *= e[i]
         if has_input:
-            a = eigenvalues[i] * dt
-            work.z[i] += work.u[i] * (dt * math.expm1(a) / a if a != 0.0 else dt)
+            a = eigenvalues[r, i] * dt
+            z[i] += u[i] * (dt * math.expm1(a) / a if a != 0.0 else dt)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -182,7 +183,7 @@ def _advance(rates, r, dt, has_input, work):
     if dt == 0.0:
         return
     if rates.modal[r]:
-        _advance_modal(rates.eigenvalues[r], dt, has_input, work)
+        _advance_modal(rates.eigenvalues, r, dt, has_input, work.z, work.S, work.u, work.A, work.e)
     else:
         _advance_full(rates.K[r], rates.dK[r], dt, has_input, work)
 
@@ -217,6 +218,25 @@ def _enter_basis(rates, r, work):
                     for k in range(n):
                         total += W[i, k] * work.small[k, j]
                     work.A[q, i, j] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _change_basis(rates, old, new, work):
+    if old >= 0:
+        _leave_basis(rates, old, work)
+    _enter_basis(rates, new, work)
+    _refresh_input(rates, new, work)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _clear(z, S, u, rate):
+    """Empty the system and switch off what is running."""
+    for i in range(z.shape[0]):
+        z[i] = 0.0
+        u[i] = 0.0
+        rate[i] = 0.0
+        for q in range(S.shape[0]):
+            S[q, i] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -341,24 +361,24 @@ def _dose(rates, r, events, g, e, compartment, n_running, work):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _observe(V, order, x_out, s_out, work):
+def _observe(V, r, order, z, S, row, slot, x, s):
     """Write state and sensitivities in declaration order; return whether all are finite."""
-    n = work.z.shape[0]
-    finite = True
+    n = z.shape[0]
+    checksum = 0.0
     for i in range(n):
         total = 0.0
         for j in range(n):
-            total += V[i, j] * work.z[j]
-        x_out[order[i]] = total
-        finite = finite and math.isfinite(total)
-    for q in range(work.S.shape[0]):
+            total += V[r, i, j] * z[j]
+        x[row, slot, order[i]] = total
+        checksum += total * 0.0
+    for q in range(S.shape[0]):
         for i in range(n):
             total = 0.0
             for j in range(n):
-                total += V[i, j] * work.S[q, j]
-            s_out[q, order[i]] = total
-            finite = finite and math.isfinite(total)
-    return finite
+                total += V[r, i, j] * S[q, j]
+            s[row, slot, q, order[i]] = total
+            checksum += total * 0.0
+    return checksum == 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -385,38 +405,37 @@ def propagate(first, last, design_index, n_segments, events, rates, order, posit
     status : ndarray of int, shape (N,)
         Receives 0, or 2 for a row with a non-finite state.
     """
+    time, action, slot, segment, count = events.time, events.action, events.slot, events.segment, events.count
+    compartment, amount, ss = events.compartment, events.amount, events.ss
+    eigenvalues, V, W, modal = rates.eigenvalues, rates.V, rates.W, rates.modal
+    z, S, u, A, e = work.z, work.S, work.u, work.A, work.e
     for row in range(first, last):
         g = design_index[row]
-        work.z[:] = 0.0
-        work.S[:] = 0.0
-        work.rate[:] = 0.0
-        work.u[:] = 0.0
+        _clear(z, S, u, work.rate)
         n_running = 0
         r = -1
-        time = events.time[g, 0]
         finite = True
-        for e in range(events.count[g]):
-            if events.action[g, e] == RESET:
-                work.z[:] = 0.0
-                work.S[:] = 0.0
-                work.rate[:] = 0.0
-                work.u[:] = 0.0
+        for k in range(count[g]):
+            what = action[g, k]
+            dt = time[g, k] - time[g, k - 1] if k > 0 else 0.0
+            if what == RESET:
+                _clear(z, S, u, work.rate)
                 n_running = 0
-            elif r >= 0:
-                _advance(rates, r, events.time[g, e] - time, n_running > 0, work)
-            time = events.time[g, e]
-            wanted = row * n_segments + events.segment[g, e]
+            elif dt > 0.0:
+                if modal[r]:
+                    _advance_modal(eigenvalues, r, dt, n_running > 0, z, S, u, A, e)
+                else:
+                    _advance(rates, r, dt, n_running > 0, work)
+            wanted = row * n_segments + segment[g, k]
             if wanted != r:
-                if r >= 0:
-                    _leave_basis(rates, r, work)
+                _change_basis(rates, r, wanted, work)
                 r = wanted
-                _enter_basis(rates, r, work)
-                _refresh_input(rates, r, work)
-            action = events.action[g, e]
-            if action == OBSERVE:
-                slot = events.slot[g, e]
-                finite = _observe(rates.V[r], order, x[row, slot], s[row, slot], work) and finite
-            elif action == BOLUS or action == INFUSION_START or action == INFUSION_END:
-                compartment = position[events.compartment[g, e]]
-                n_running = _dose(rates, r, events, g, e, compartment, n_running, work)
+            if what == OBSERVE:
+                finite = _observe(V, r, order, z, S, row, slot[g, k], x, s) and finite
+            elif what == BOLUS and ss[g, k] == 0:
+                into = position[compartment[g, k]]
+                for i in range(z.shape[0]):
+                    z[i] += W[r, i, into] * amount[g, k]
+            elif what == BOLUS or what == INFUSION_START or what == INFUSION_END:
+                n_running = _dose(rates, r, events, g, k, position[compartment[g, k]], n_running, work)
         status[row] = STATUS_OK if finite else STATUS_NON_FINITE

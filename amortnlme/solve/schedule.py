@@ -12,6 +12,7 @@ from numba import njit
 RECORD_OBSERVATION, RECORD_BOLUS, RECORD_INFUSION, RECORD_RESET, RECORD_OTHER = range(5)
 # What the solver does when it reaches an event.
 OBSERVE, BOLUS, INFUSION_START, INFUSION_END, RESET, NEW_SEGMENT = range(6)
+ACTION_OF_RECORD = (OBSERVE, BOLUS, INFUSION_START, RESET, NEW_SEGMENT)
 # Earlier doses of a steady-state regimen that may still be running when the steady-state record is reached.
 MAX_RUNNING = 64
 
@@ -185,102 +186,88 @@ def _empty_events(shape: tuple[int, int]) -> Events:
     )
 
 
+# Hot functions take plain arrays: extracting an array from a named tuple counts references at every use.
 @njit(cache=True, nogil=True, error_model="numpy")
-def _put(events, g, e, time, action, compartment, amount, slot, segment):
-    events.time[g, e] = time
-    events.action[g, e] = action
-    events.compartment[g, e] = compartment
-    events.amount[g, e] = amount
-    events.slot[g, e] = slot
-    events.segment[g, e] = segment
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _emit_ends(records, g, until, segment, events, e, n_pending, end_time, end_rate, end_compartment):
+def _emit_ends(g, until, segment, e, n_pending, ends, time, action, compartment, amount, slot, segments):
     """Emit the pending infusion ends up to a time, earliest first; return the new counts."""
     while n_pending > 0:
         first = 0
         for i in range(1, n_pending):
-            if end_time[i] < end_time[first]:
+            if ends[i, 0] < ends[first, 0]:
                 first = i
-        if end_time[first] > until:
+        if ends[first, 0] > until:
             break
-        _put(events, g, e, end_time[first], INFUSION_END, end_compartment[first], end_rate[first], -1, segment)
+        time[g, e] = ends[first, 0]
+        action[g, e] = INFUSION_END
+        amount[g, e] = ends[first, 1]
+        compartment[g, e] = int(ends[first, 2])
+        slot[g, e] = -1
+        segments[g, e] = segment
         e += 1
         n_pending -= 1
-        end_time[first] = end_time[n_pending]
-        end_rate[first] = end_rate[n_pending]
-        end_compartment[first] = end_compartment[n_pending]
+        for column in range(3):
+            ends[first, column] = ends[n_pending, column]
     return e, n_pending
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _start_infusion(records, g, k, events, e, n_pending, end_time, end_rate, end_compartment):
-    """Emit an infusion start and register its end, and those of earlier doses of a steady-state regimen."""
-    duration = records.duration[g, k]
-    ii = records.ii[g, k]
-    ss = records.ss[g, k]
-    rate = records.amount[g, k] / duration
+def _register_ends(time, duration, ii, ss, rate, compartment, n_pending, ends):
+    """Register the end of an infusion, and those of earlier doses of a steady-state regimen that still run."""
     running = 0
     if ss > 0 and ii > 0.0:
         while (running + 1) * ii < duration and running + 1 < MAX_RUNNING:
             running += 1
-    compartment = records.compartment[g, k]
-    _put(events, g, e, records.time[g, k], INFUSION_START, compartment, rate, -1, records.segment[g, k])
-    events.duration[g, e] = duration
-    events.ii[g, e] = ii
-    events.ss[g, e] = ss
-    events.running[g, e] = running
     for back in range(running + 1):
-        end_time[n_pending] = records.time[g, k] + duration - back * ii
-        end_rate[n_pending] = rate
-        end_compartment[n_pending] = compartment
+        ends[n_pending, 0] = time + duration - back * ii
+        ends[n_pending, 1] = rate
+        ends[n_pending, 2] = compartment
         n_pending += 1
-    return n_pending
+    return running, n_pending
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _expand(records, events, n_ends):
-    end_time = np.empty(n_ends)
-    end_rate = np.empty(n_ends)
-    end_compartment = np.empty(n_ends, np.int64)
-    for g in range(records.time.shape[0]):
+    time, kind, compartment, amount = records.time, records.kind, records.compartment, records.amount
+    duration, ii, ss, slot, segment = records.duration, records.ii, records.ss, records.slot, records.segment
+    n_records = records.n_records
+    to_time, to_action, to_compartment, to_amount = events.time, events.action, events.compartment, events.amount
+    to_duration, to_ii, to_ss, to_running = events.duration, events.ii, events.ss, events.running
+    to_slot, to_segment, count = events.slot, events.segment, events.count
+    ends = np.empty((n_ends, 3))
+    for g in range(time.shape[0]):
         e = 0
         n_pending = 0
-        segment = -1
+        current = -1
         last = 0
-        for k in range(records.n_records[g]):
-            time = records.time[g, k]
-            kind = records.kind[g, k]
-            if kind == RECORD_RESET or (records.ss[g, k] == 1 and kind in (RECORD_BOLUS, RECORD_INFUSION)):
-                # Both switch off what is running; the clock may restart at a reset.
-                if kind != RECORD_RESET:
-                    e, n_pending = _emit_ends(
-                        records, g, time, max(segment, 0), events, e, n_pending, end_time, end_rate, end_compartment
-                    )
-                n_pending = 0
-            else:
+        for k in range(n_records[g]):
+            what = kind[g, k]
+            if n_pending > 0 and what != RECORD_RESET:
                 e, n_pending = _emit_ends(
-                    records, g, time, max(segment, 0), events, e, n_pending, end_time, end_rate, end_compartment
-                )
-            new_segment = records.segment[g, k]
-            if kind == RECORD_OBSERVATION:
-                _put(events, g, e, time, OBSERVE, 0, 0.0, records.slot[g, k], new_segment)
-                e += 1
+                    g, time[g, k], current, e, n_pending, ends, to_time, to_action, to_compartment, to_amount, to_slot,
+                    to_segment,
+                )  # fmt: skip
+            is_dose = what == RECORD_BOLUS or what == RECORD_INFUSION
+            if what == RECORD_RESET or (is_dose and ss[g, k] == 1):
+                n_pending = 0  # both switch off what is running
+            if what == RECORD_OTHER and segment[g, k] == current:
+                continue
+            current = segment[g, k]
+            to_time[g, e] = time[g, k]
+            to_segment[g, e] = current
+            to_slot[g, e] = slot[g, k]
+            to_action[g, e] = ACTION_OF_RECORD[what]
+            if is_dose:
+                to_compartment[g, e] = compartment[g, k]
+                to_ii[g, e] = ii[g, k]
+                to_ss[g, e] = ss[g, k]
+                to_amount[g, e] = amount[g, k]
+                if what == RECORD_INFUSION:
+                    to_amount[g, e] = amount[g, k] / duration[g, k]
+                    to_duration[g, e] = duration[g, k]
+                    to_running[g, e], n_pending = _register_ends(
+                        time[g, k], duration[g, k], ii[g, k], ss[g, k], to_amount[g, e], compartment[g, k], n_pending, ends
+                    )
+            e += 1
+            if what == RECORD_OBSERVATION:
                 last = e
-            elif kind == RECORD_BOLUS:
-                _put(events, g, e, time, BOLUS, records.compartment[g, k], records.amount[g, k], -1, new_segment)
-                events.ii[g, e] = records.ii[g, k]
-                events.ss[g, e] = records.ss[g, k]
-                e += 1
-            elif kind == RECORD_INFUSION:
-                n_pending = _start_infusion(records, g, k, events, e, n_pending, end_time, end_rate, end_compartment)
-                e += 1
-            elif kind == RECORD_RESET:
-                _put(events, g, e, time, RESET, 0, 0.0, -1, new_segment)
-                e += 1
-            elif new_segment != segment:
-                _put(events, g, e, time, NEW_SEGMENT, 0, 0.0, -1, new_segment)
-                e += 1
-            segment = new_segment
-        events.count[g] = last
+        count[g] = last

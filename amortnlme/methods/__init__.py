@@ -1,1 +1,1 @@
-"""amortnlme.methods"""
+"""Floor 5: estimation methods, all returning the same PopulationFit."""

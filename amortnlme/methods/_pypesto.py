@@ -56,7 +56,8 @@ class GradientObjective(ObjectiveBase):
         Names of the n parameters.
     """
 
-    # Tells the SciPy optimizers to ask for value and gradient in one call; without it both are computed twice.
+    # Tells the SciPy optimizers to ask for value and gradient in one call; without it both are computed
+    # twice.
     grad = True
 
     def __init__(self, function: ValueAndGradient, names: Sequence[str]) -> None:
@@ -148,6 +149,8 @@ def minimize_multistart(
         problem, optimizer, n_starts=len(starts), engine=SingleCoreEngine(), progress_bar=False
     )
     best = result.optimize_result[0]
-    values = np.array([np.inf if r.fval is None else r.fval for r in result.optimize_result], dtype=np.float64)
+    values = np.array(
+        [np.inf if r.fval is None else r.fval for r in result.optimize_result], dtype=np.float64
+    )
     x = np.asarray(best.x if best.x is not None else problem.x_guesses_full[0], dtype=np.float64)
     return Minimum(x, float(values[0]), values, calls, str(best.message))

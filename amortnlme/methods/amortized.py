@@ -1,10 +1,11 @@
-"""Population inference from amortized individual posteriors: a surrogate, then correction by the true likelihood.
+"""Population inference from amortized posteriors: a surrogate, corrected by the true likelihood.
 
-Steps 1-2: the draws of every subject are refitted by a Gaussian mixture and divided by the prior; the population
-likelihood is then closed-form (`surrogate.py`) and is maximized from several starts. Step 3: the likelihood itself is
-importance-sampled on frozen nodes (`frozen_likelihood.py`), which removes the errors of refit and network alike;
-nodes are placed anew at each optimum until it stops moving. The objective value that is reported comes from an
-independent evaluation (`referee.py`).
+Steps 1-2: the draws of every subject are refitted by a Gaussian mixture and divided by the prior; the
+population likelihood is then closed-form (`surrogate.py`) and is maximized from several starts. Step 3: the
+likelihood itself is importance-sampled on nodes that follow the conditional law of each subject
+(`guided_likelihood.py`), which removes the errors of refit and network alike; the nodes are guided anew from each
+optimum until it stops moving. The objective value that
+is reported comes from an independent evaluation (`referee.py`).
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ class Amortized(AbstractMethod):
     Attributes
     ----------
     correction : {"auto", "likelihood", "density", "none"}
-        "likelihood": importance sampling with the model's likelihood, which cancels the error of the network (needs
-        `dataset` and a model with a likelihood). "density": the same with the estimator's own density (needs
-        `log_density`). "none": the surrogate alone, which shows the network's own quality. "auto": the best of these
-        that is possible; falling short of "likelihood" gives a warning.
+        "likelihood": importance sampling with the model's likelihood, which cancels the error of the network
+        (needs `dataset` and a model with a likelihood). "density": the same with the estimator's own density
+        (needs `log_density`). "none": the surrogate alone, which shows the network's own quality. "auto": the
+        best of these that is possible; falling short of "likelihood" gives a warning.
     n_components : int
         Mixture components per subject in the surrogate.
     starts : int
@@ -85,7 +86,8 @@ class Amortized(AbstractMethod):
         """Refuse options outside their range."""
         if self.correction not in CORRECTIONS:
             raise UsageError(
-                "E_FIT_OPTION", f"correction {self.correction!r} is unknown. Allowed: {', '.join(CORRECTIONS)}."
+                "E_FIT_OPTION",
+                f"correction {self.correction!r} is unknown. Allowed: {', '.join(CORRECTIONS)}.",
             )
         for name, low, high in (
             ("n_components", 1, 10),
@@ -98,10 +100,13 @@ class Amortized(AbstractMethod):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UsageError(
-                    "E_FIT_OPTION", f"{name} must be a whole number from {low} to {high}; {value!r} was given."
+                    "E_FIT_OPTION",
+                    f"{name} must be a whole number from {low} to {high}; {value!r} was given.",
                 )
         if not 0 < self.tolerance < 1:
-            raise UsageError("E_FIT_OPTION", f"tolerance must lie between 0 and 1; {self.tolerance!r} was given.")
+            raise UsageError(
+                "E_FIT_OPTION", f"tolerance must lie between 0 and 1; {self.tolerance!r} was given."
+            )
 
     def run(self, problem: FitProblem) -> PopulationFit:
         """Estimate the population parameters.
@@ -122,6 +127,13 @@ class Amortized(AbstractMethod):
         UsageError
             E_FIT_NEEDS_DRAWS.
         """
+        from threadpoolctl import threadpool_limits
+
+        # Matrices here are tiny: BLAS threads only wait for each other, on a busy machine for most of the fit.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._run(problem)
+
+    def _run(self, problem: FitProblem) -> PopulationFit:
         if problem.draws is None:
             raise UsageError("E_FIT_NEEDS_DRAWS", "method 'amortized' needs posterior draws. Sample first.")
         draws, population = problem.draws, problem.bound_population
@@ -131,7 +143,10 @@ class Amortized(AbstractMethod):
         with watch("surrogate"):
             surrogate = build_surrogate(draws, self.n_components, stream(problem.seed, MIXTURE_STREAM))
             rough = fit_surrogate(
-                SurrogateLikelihood(surrogate, population), draws, self.starts, stream(problem.seed, START_STREAM)
+                SurrogateLikelihood(surrogate, population),
+                draws,
+                self.starts,
+                stream(problem.seed, START_STREAM),
             )
         target = self._target(correction, problem, surrogate)
         best = rough
@@ -177,7 +192,8 @@ class Amortized(AbstractMethod):
             )
             raise CapabilityError(
                 "E_FIT_CAPABILITY",
-                f"correction 'likelihood' is not possible: {why}. Pass dataset=... and a model with a likelihood, or "
+                f"correction 'likelihood' is not possible: {why}. Pass dataset=... and a model with a "
+                f"likelihood, or "
                 f"choose correction 'density' or 'none'.",
             )
         if self.correction == "density" and self.log_density is None:
@@ -192,11 +208,13 @@ class Amortized(AbstractMethod):
             return "likelihood", []
         if self.log_density is not None:
             return "density", [
-                "[W_FIT_DENSITY_CORRECTION] the model's likelihood is not available: corrected by the estimator's "
+                "[W_FIT_DENSITY_CORRECTION] the model's likelihood is not available: corrected by the "
+                "estimator's "
                 "own density, so that the error of the network remains."
             ]
         return "none", [
-            "[W_FIT_UNCORRECTED] neither a likelihood (dataset and model) nor a density is available: these are the "
+            "[W_FIT_UNCORRECTED] neither a likelihood (dataset and model) nor a density is available: these "
+            "are the "
             "estimates of the surrogate, uncorrected. Pass dataset=... (and model=...) to fit()."
         ]
 
@@ -236,9 +254,13 @@ def _solution(
     ofv, ofv_se, individual = verdict.ofv, verdict.ofv_se, verdict.ofv_individual
     if kind == "surrogate":
         # The closed form is exact for the surrogate; sampling it would only add noise.
-        individual = -2.0 * SurrogateLikelihood(surrogate, problem.bound_population).value_and_scores(best.x)[0]
+        individual = (
+            -2.0 * SurrogateLikelihood(surrogate, problem.bound_population).value_and_scores(best.x)[0]
+        )
         ofv, ofv_se = float(individual.sum()), float("nan")
-    warnings = warnings + importance_warnings(problem.bound_population.subject_ids, verdict.ess, verdict.pareto_k)
+    warnings = warnings + importance_warnings(
+        problem.bound_population.subject_ids, verdict.ess, verdict.pareto_k
+    )
     status = best.status
     if not np.isfinite(ofv):
         status = FitStatus.FAILED
@@ -279,7 +301,8 @@ def _draw_warnings(draws: PosteriorDraws) -> list[str]:
         return []
     first = draws.out_of_domain[outside[0]][0]
     return [
-        f"[W_DRAWS_OUT_OF_DOMAIN] {len(outside)} of {draws.n_subjects} subjects lie outside what the estimator was "
+        f"[W_DRAWS_OUT_OF_DOMAIN] {len(outside)} of {draws.n_subjects} subjects lie outside what the "
+        f"estimator was "
         f"trained on, first {draws.subject_ids[outside[0]]!r}: {first}"
     ]
 

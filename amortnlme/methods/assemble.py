@@ -5,18 +5,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.base import FitProblem
 from amortnlme.methods.ebe import EmpiricalBayes
+from amortnlme.methods.iwres import eps_shrinkage
 from amortnlme.methods.population_fit import FitQuality, Individuals, PopulationFit
-
-if TYPE_CHECKING:
-    from amortnlme.data.dataset import Dataset
-    from amortnlme.model.bound import BoundModel
 
 PARETO_K_LIMIT = 0.7
 ESS_LIMIT = 10.0
@@ -96,8 +93,8 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
     psi = space.to_psi(theta)
     sigma = {q.name: float(psi[i]) for i, q in enumerate(space.parameters) if q.role == "error"}
     eps = float("nan")
-    if problem.bound_model is not None and problem.dataset is not None:
-        eps = eps_shrinkage(problem.bound_model, problem.dataset, solution.modes.phi)
+    if problem.bound_model is not None:
+        eps = eps_shrinkage(problem.bound_model, solution.modes.phi)
     return PopulationFit(
         method=method,
         model_name=_model_name(problem),
@@ -138,25 +135,6 @@ def _n_parameters_random(problem: FitProblem) -> int:
     return population.r + n_beta + len(population.chol_row)
 
 
-def eps_shrinkage(bound_model: BoundModel, dataset: Dataset, ebe_phi: np.ndarray) -> float:
-    """1 - SD(IWRES) over all observed, uncensored records, at the conditional modes.
-
-    Parameters
-    ----------
-    bound_model : BoundModel
-    dataset : Dataset
-    ebe_phi : ndarray, shape (n_subjects, d)
-
-    Returns
-    -------
-    float
-        NaN where fewer than two residuals are finite.
-    """
-    residuals = bound_model.weighted_residuals(ebe_phi)
-    usable = residuals[np.isfinite(residuals)]
-    return float(1.0 - usable.std(ddof=1)) if len(usable) > 1 else float("nan")
-
-
 def importance_warnings(ids: Sequence[str], ess: np.ndarray, pareto_k: np.ndarray) -> list[str]:
     """Coded warnings for subjects whose importance weights cannot be trusted.
 
@@ -179,7 +157,8 @@ def importance_warnings(ids: Sequence[str], ess: np.ndarray, pareto_k: np.ndarra
     poor = np.flatnonzero(ess < ESS_LIMIT)
     if len(poor):
         warnings.append(
-            f"[W_FIT_LOW_ESS] fewer than {ESS_LIMIT:g} effective nodes for {len(poor)} of {len(ids)} subjects "
+            f"[W_FIT_LOW_ESS] fewer than {ESS_LIMIT:g} effective nodes for {len(poor)} of {len(ids)} "
+            f"subjects "
             f"({_few(ids, poor)}): raise n_points, or check these subjects."
         )
     return warnings
@@ -209,7 +188,9 @@ def _provenance(problem: FitProblem, options: Mapping[str, Any]) -> dict[str, An
     return {
         "seed": problem.seed,
         "options": dict(options),
-        "model_fingerprint": model.fingerprint if model is not None else (draws.model_fingerprint if draws else ""),
+        "model_fingerprint": model.fingerprint
+        if model is not None
+        else (draws.model_fingerprint if draws else ""),
         "dataset_fingerprint": dataset.fingerprint if dataset is not None else "",
         "dataset_name": dataset.name if dataset is not None else "",
         "estimator_fingerprint": draws.estimator_fingerprint if draws is not None else "",

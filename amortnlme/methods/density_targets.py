@@ -1,4 +1,4 @@
-"""Stand-ins for the individual likelihood where a model has none: the surrogate, or the estimator's own density."""
+"""Stand-ins for a likelihood that a model does not have: the surrogate, or the estimator's own density."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SurrogateTarget:
     surrogate: Surrogate
 
     def log_likelihood(self, phi: np.ndarray) -> np.ndarray:
-        """Log of G / prior at phi (n_subjects, n_points, d), up to a constant; shape (n_subjects, n_points)."""
+        """Log of G / prior at phi (n_subjects, n_points, d), up to a constant per subject."""
         return self._parts(phi)[0]
 
     def log_likelihood_and_gradient(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,5 +86,5 @@ class DensityTarget:
         return self.log_likelihood(phi), gradient
 
     def gauss_newton(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The surrogate's value, gradient and curvature at phi (n_subjects, d)."""
+        """Value, gradient and curvature of the surrogate at phi (n_subjects, d)."""
         return self.surrogate.gauss_newton(phi)

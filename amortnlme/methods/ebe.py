@@ -1,7 +1,7 @@
 """Empirical Bayes estimates: the conditional mode of every subject's random effects, shared by all methods.
 
-Symbols: phi_i = mu_i + L u_i, u_i ~ N(0, I). The mode is searched in u, where the prior is the identity, so that
-singular omega and pooled parameters need no special case.
+Symbols: phi_i = mu_i + L u_i, u_i ~ N(0, I). The mode is searched in u, where the prior is the identity, so
+that singular omega and pooled parameters need no special case.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class IndividualTarget(Protocol):
-    """What population methods need of an individual model joined with a dataset (`BoundModel` provides it)."""
+    """What population methods need of a model joined with a dataset (`BoundModel` provides it)."""
 
     def log_likelihood(self, phi: np.ndarray) -> np.ndarray:
         """Log p(y_i | phi) for phi of shape (n_subjects, n_points, d); shape (n_subjects, n_points)."""
@@ -24,7 +24,7 @@ class IndividualTarget(Protocol):
         ...
 
     def gauss_newton(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log-likelihood (n_subjects,), gradient (.., d) and expected information (.., d, d) at phi (n_subjects, d)."""
+        """Log-likelihood, gradient and expected information (.., d, d) at phi (n_subjects, d)."""
         ...
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from amortnlme.core.errors import CapabilityError, DrawsError, FitError, UsageError
 from amortnlme.data.dataset import Dataset
 from amortnlme.methods.amortized import Amortized
@@ -37,12 +39,14 @@ def fit(
     Parameters
     ----------
     draws_or_dataset : PosteriorDraws or Dataset
-        Individual posterior draws for methods that swap population models from draws; a dataset for the others.
+        Individual posterior draws for methods that swap population models from draws; a dataset for the
+        others.
     population : PopulationModel
     method : AbstractMethod
         Carries its options; `Amortized()` where not given.
     dataset : Dataset, optional
-        The data the draws belong to: covariates and, with `model`, the exact likelihood that corrects the draws.
+        The data the draws belong to: covariates and, with `model`, the exact likelihood that corrects the
+        draws.
     model : IndividualModel or str, optional
         Where not given but needed, the registry is asked for the model the draws name.
     seed : int
@@ -78,7 +82,8 @@ def fit(
         if missing:
             raise CapabilityError(
                 "E_FIT_CAPABILITY",
-                f"method {method.name!r} needs {', '.join(sorted(missing))}, which model {individual.name!r} does not "
+                f"method {method.name!r} needs {', '.join(sorted(missing))}, which model {individual.name!r} "
+                f"does not "
                 f"offer (it offers {', '.join(sorted(individual.capabilities))}). Choose another method.",
             )
     parameters = draws.parameters if draws is not None else _required(individual, method).parameters
@@ -86,7 +91,8 @@ def fit(
     if len(ids) < 2:
         raise FitError(
             "E_FIT_TOO_FEW_SUBJECTS",
-            f"a population model needs at least 2 subjects, but there is {len(ids)}. Pool the data of more subjects.",
+            f"a population model needs at least 2 subjects, but there is {len(ids)}. Pool the data of more "
+            f"subjects.",
         )
     bound_model: BoundModel | None = None
     if dataset is not None and individual is not None and "likelihood" in individual.capabilities:
@@ -104,17 +110,22 @@ def fit(
 
 
 def _arguments(
-    first: PosteriorDraws | Dataset, dataset: Dataset | None, population: PopulationModel, method: AbstractMethod
+    first: PosteriorDraws | Dataset,
+    dataset: Dataset | None,
+    population: PopulationModel,
+    method: AbstractMethod,
 ) -> tuple[PosteriorDraws | None, Dataset | None]:
     if not isinstance(population, PopulationModel):
         raise UsageError(
             "E_FIT_ARGUMENT",
-            f"`population` is a {type(population).__name__}, not a PopulationModel. Build one, or read a TOML file "
+            f"`population` is a {type(population).__name__}, not a PopulationModel. Build one, or read a "
+            f"TOML file "
             f"with read_population(path).",
         )
     if not isinstance(method, AbstractMethod):
         raise UsageError(
-            "E_FIT_ARGUMENT", f"`method` is a {type(method).__name__}, not a method object such as Amortized()."
+            "E_FIT_ARGUMENT",
+            f"`method` is a {type(method).__name__}, not a method object such as Amortized().",
         )
     if dataset is not None and not isinstance(dataset, Dataset):
         raise UsageError("E_FIT_ARGUMENT", f"`dataset` is a {type(dataset).__name__}, not a Dataset.")
@@ -122,7 +133,8 @@ def _arguments(
         return first, dataset
     if not isinstance(first, Dataset):
         raise UsageError(
-            "E_FIT_ARGUMENT", f"the first argument is a {type(first).__name__}; give PosteriorDraws or a Dataset."
+            "E_FIT_ARGUMENT",
+            f"the first argument is a {type(first).__name__}; give PosteriorDraws or a Dataset.",
         )
     if method.needs_draws:
         raise UsageError(
@@ -145,7 +157,8 @@ def _check_draws(draws: PosteriorDraws) -> None:
         who, which = draws.subject_ids[flat[0][0]], draws.parameters.names[flat[0][1]]
         raise DrawsError(
             "E_DRAWS_DEGENERATE",
-            f"all draws of {which!r} for subject {who!r} are the same number. Posterior draws must vary; sample again.",
+            f"all draws of {which!r} for subject {who!r} are the same number. Posterior draws must vary; "
+            f"sample again.",
         )
 
 
@@ -156,7 +169,8 @@ def _check_same_dataset(draws: PosteriorDraws, dataset: Dataset) -> None:
         what = "other subjects" if draws.subject_ids != dataset.ids else "other records (fingerprints differ)"
         raise DrawsError(
             "E_DRAWS_OTHER_DATASET",
-            f"the draws were made from {what} than dataset {dataset.name!r} holds. Sample again from this dataset, or "
+            f"the draws were made from {what} than dataset {dataset.name!r} holds. Sample again from this "
+            f"dataset, or "
             f"pass the dataset the draws came from.",
         )
 
@@ -174,19 +188,23 @@ def _resolve_model(
         if draws.parameters.names != individual.parameters.names:
             raise DrawsError(
                 "E_DRAWS_OTHER_MODEL",
-                f"the draws have parameters {', '.join(draws.parameters.names)}, but model {individual.name!r} has "
+                f"the draws have parameters {', '.join(draws.parameters.names)}, but model "
+                f"{individual.name!r} has "
                 f"{', '.join(individual.parameters.names)}. Pass the model the draws were made with.",
             )
         if draws.model_fingerprint and draws.model_fingerprint != individual.fingerprint:
             raise DrawsError(
                 "E_DRAWS_OTHER_MODEL",
-                f"the draws were made with another version of model {draws.model_name!r} (fingerprints differ from "
+                f"the draws were made with another version of model {draws.model_name!r} (fingerprints "
+                f"differ from "
                 f"{individual.name!r}). Sample again, or pass the model the draws were made with.",
             )
     return individual
 
 
-def _covariate_table(dataset: Dataset | None, ids: tuple[str, ...], population: PopulationModel) -> pd.DataFrame:
+def _covariate_table(
+    dataset: Dataset | None, ids: tuple[str, ...], population: PopulationModel
+) -> pd.DataFrame:
     if dataset is not None:
         return dataset.covariate_table()
     if population.covariates:

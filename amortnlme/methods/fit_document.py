@@ -55,7 +55,11 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
         "method": fit.method,
         "model": fit.model_name,
         "population": fit.population.to_dict(),
-        "status": {"name": fit.status.value, "sentence": fit.status.sentence, "is_success": fit.status.is_success},
+        "status": {
+            "name": fit.status.value,
+            "sentence": fit.status.sentence,
+            "is_success": fit.status.is_success,
+        },
         "estimates": [asdict(row) for row in fit.estimates],
         "omega": {
             "names": list(fit.random_effects),
@@ -74,15 +78,22 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
             "individual": fit.ofv_individual,
         },
         "criteria": {"aic": fit.aic, "bic": fit.bic, "bicc": fit.bicc, "n_parameters": fit.n_parameters},
-        "shrinkage": {"eta": dict(zip(fit.random_effects, fit.eta_shrinkage, strict=True)), "eps": fit.eps_shrinkage},
+        "shrinkage": {
+            "eta": dict(zip(fit.random_effects, fit.eta_shrinkage, strict=True)),
+            "eps": fit.eps_shrinkage,
+        },
         "subjects": [
             {
                 "id": people.ids[i],
                 "ofv": fit.ofv_individual[i],
                 "ebe_phi": dict(zip(fit.parameter_names, people.ebe_phi[i], strict=True)),
                 "ebe_eta": dict(zip(fit.random_effects, people.ebe_eta[i], strict=True)),
-                "conditional_mean_phi": dict(zip(fit.parameter_names, people.conditional_mean_phi[i], strict=True)),
-                "conditional_sd_phi": dict(zip(fit.parameter_names, people.conditional_sd_phi[i], strict=True)),
+                "conditional_mean_phi": dict(
+                    zip(fit.parameter_names, people.conditional_mean_phi[i], strict=True)
+                ),
+                "conditional_sd_phi": dict(
+                    zip(fit.parameter_names, people.conditional_sd_phi[i], strict=True)
+                ),
                 "ess": quality.ess[i],
                 "pareto_k": quality.pareto_k[i],
             }
@@ -115,14 +126,23 @@ def to_html(fit: PopulationFit) -> str:
     rows = []
     for row in fit.estimates:
         interval = "" if row.ci_low is None else f"{_number(row.ci_low)} .. {_number(row.ci_high)}"
-        cells = (esc(row.name), _number(row.value), _number(row.se), _number(row.rse_percent), interval, esc(row.unit))
+        cells = (
+            esc(row.name),
+            _number(row.value),
+            _number(row.se),
+            _number(row.rse_percent),
+            interval,
+            esc(row.unit),
+        )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     se = "" if math.isnan(fit.ofv_se) else f" &plusmn; {fit.ofv_se:.2g}"
     notes = "".join(f"<li>{esc(text)}</li>" for text in fit.warnings)
     return (
-        f"<div><b>{esc(fit.model_name)}</b>, population <b>{esc(fit.population.name)}</b>, {esc(fit.method)}: "
+        f"<div><b>{esc(fit.model_name)}</b>, population <b>{esc(fit.population.name)}</b>, "
+        f"{esc(fit.method)}: "
         f"{esc(fit.status.sentence)}<br>"
-        f"-2LL {fit.ofv:.2f}{se} ({esc(fit.ofv_kind)}), AIC {fit.aic:.2f}, BIC {fit.bic:.2f}, BICc {fit.bicc:.2f}; "
+        f"-2LL {fit.ofv:.2f}{se} ({esc(fit.ofv_kind)}), AIC {fit.aic:.2f}, BIC {fit.bic:.2f}, BICc "
+        f"{fit.bicc:.2f}; "
         f"{fit.n_subjects} subjects, {fit.n_observations} observations"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
         f"{f'<ul>{notes}</ul>' if notes else ''}</div>"

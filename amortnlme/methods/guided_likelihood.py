@@ -1,14 +1,14 @@
 """The population likelihood by importance sampling with the true individual likelihood, on guided nodes.
 
 Symbols. phi = mu + L u, u ~ N(0, I). Around a reference point every subject has a quadratic guide
-log p(y_i | phi) ~ const + eta_i'phi - phi'J_i phi / 2, so that u given the data is about normal with precision
-Q = I + L'J L = C C' and mean ub = inv(Q) L'(eta - J mu). Nodes are u_j = ub + inv(C') z_j with z_j fixed:
-log w_j = log p(y | mu + L u_j) + log N(u_j; 0, I) - log g(z_j) - log|C|,  log L_i = log mean_j w_j.
+log p(y_i | phi) ~ const + eta_i'phi - phi'J_i phi / 2, so that u given the data is about normal with
+precision Q = I + L'J L = C C' and mean ub = inv(Q) L'(eta - J mu). Nodes are u_j = ub + inv(C') z_j with z_j
+fixed: log w_j = log p(y | mu + L u_j) + log N(u_j; 0, I) - log g(z_j) - log|C|,  log L_i = log mean_j w_j.
 
-The nodes thus follow the conditional law when the population parameters move, and log w_j hardly depends on j. Nodes
-frozen in u would be exact as well, but their score has the variance of the complete-data score: for informative
-data it swamps the score of the marginal likelihood, and the frozen objective has false optima within one SE.
-Singular L and pooled parameters need no special treatment.
+The nodes thus follow the conditional law when the population parameters move, and log w_j hardly depends on
+j. Nodes frozen in u would be exact as well, but their score has the variance of the complete-data score: for
+informative data it swamps the score of the marginal likelihood, and the frozen objective has false optima
+within one SE. Singular L and pooled parameters need no special treatment.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class GuidedLikelihood:
 
         Notes
         -----
-        Delta method, sum_i sum_j w_ij^2 (s_ij - s_i)(s_ij - s_i)', as for independent nodes; quasi-Monte Carlo nodes
-        do better, so this is an upper bound in practice.
+        Delta method, sum_i sum_j w_ij^2 (s_ij - s_i)(s_ij - s_i)', as for independent nodes; quasi-Monte
+        Carlo nodes do better, so this is an upper bound in practice.
         """
         place = self._place(x)
         log_likelihood, gradient = self._evaluate(place)
@@ -181,7 +181,9 @@ class GuidedLikelihood:
         center = (np.swapaxes(inverse_chol, 1, 2) @ (inverse_chol @ (residual @ factor)[..., None]))[..., 0]
         u = center[:, None] + self.base.scaled @ inverse_chol
         log_det = np.log(np.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
-        return _Placement(factor, residual, curved_factor, inverse_chol, center, u, mu[:, None] + u @ factor.T, log_det)
+        return _Placement(
+            factor, residual, curved_factor, inverse_chol, center, u, mu[:, None] + u @ factor.T, log_det
+        )
 
     def _evaluate(self, place: _Placement) -> tuple[np.ndarray, np.ndarray]:
         log_likelihood, gradient = self.target.log_likelihood_and_gradient(place.phi)
@@ -203,13 +205,13 @@ class GuidedLikelihood:
         spread: np.ndarray,
         subject: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives by mu and L of weighted log w, the motion of the nodes included.
+        """Differentiate weighted log w by mu and L, the motion of the nodes included.
 
-        `slope` E[dl/dphi], `slope_u` E[dl/dphi u'], `joint` E[h] with h = L'dl/dphi - u, `spread` E[z (inv(C) h)'];
-        leading axis: subjects, or the nodes of one `subject`.
+        `slope` E[dl/dphi], `slope_u` E[dl/dphi u'], `joint` E[h] with h = L'dl/dphi - u, `spread` E[z (inv(C)
+        h)']; leading axis: subjects, or the nodes of one `subject`.
 
-        With M = inv(C) dQ inv(C)': d inv(C') = -inv(C') low(M)' and d log|C| = tr(M) / 2, where low takes the lower
-        triangle with half the diagonal. Hence the derivative by Q is the symmetric part of
+        With M = inv(C) dQ inv(C)': d inv(C') = -inv(C') low(M)' and d log|C| = tr(M) / 2, where low takes the
+        lower triangle with half the diagonal. Hence the derivative by Q is the symmetric part of
         -inv(Q) E[h] ub' - inv(C') low(spread) inv(C) - inv(Q) / 2.
         """
         pick = slice(None) if subject is None else slice(subject, subject + 1)

@@ -1,4 +1,4 @@
-"""Importance sampling of individual posteriors: Pareto-smoothed diagnostics and the correction of neural draws."""
+"""Importance sampling of individual posteriors: Pareto-smoothed diagnostics and corrected draws."""
 
 from __future__ import annotations
 
@@ -169,7 +169,8 @@ def importance_correct(
         who = draws.subject_ids[int(np.flatnonzero(dead)[0])]
         raise DrawsError(
             "E_DRAWS_NO_SUPPORT",
-            f"no draw of subject {who!r} has a finite likelihood under the model. The draws belong to other data or "
+            f"no draw of subject {who!r} has a finite likelihood under the model. The draws belong to other "
+            f"data or "
             f"another model; sample again for this dataset.",
         )
     top = raw.max(axis=1)

@@ -58,7 +58,7 @@ def invert_information(information: np.ndarray) -> np.ndarray | None:
 
 
 def whitening(information: np.ndarray) -> np.ndarray:
-    """Matrix C with C C' close to the inverse of |information|; steps of length one along z, x = C z, are one SE.
+    """Matrix C with C C' close to the inverse of |information|: along z, x = C z, one unit is one SE.
 
     Parameters
     ----------

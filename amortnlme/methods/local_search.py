@@ -1,4 +1,4 @@
-"""Local minimization of a population objective in units of standard errors, and the search for variances at zero."""
+"""Local minimization in units of standard errors, and the search for variances at zero."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from amortnlme.methods.information import invert_information, observed_information, whitening
 from amortnlme.population.bound_population import BoundPopulation
 
-#: A diagonal entry of L is taken to be zero when setting it to zero costs less than this in -2 log-likelihood.
+# : A diagonal entry of L is taken to be zero when setting it to zero costs less than this in -2 log-
+# likelihood.
 BOUNDARY_COST = 5e-3
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
@@ -66,7 +67,11 @@ def negative_value_and_gradient(objective: PopulationObjective, x: np.ndarray) -
 
 
 def minimize_whitened(
-    objective: PopulationObjective, x: np.ndarray, transform: np.ndarray, free: np.ndarray, max_iterations: int = 60
+    objective: PopulationObjective,
+    x: np.ndarray,
+    transform: np.ndarray,
+    free: np.ndarray,
+    max_iterations: int = 60,
 ) -> LocalMinimum:
     """Minimize from x along directions in which the objective is nearly a unit bowl.
 

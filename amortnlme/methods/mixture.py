@@ -1,7 +1,7 @@
 """Gaussian mixtures fitted to every subject's draws at once.
 
-The draws are first whitened per subject; expectation-maximization then works on arrays (subject, component, draw),
-so that the cost does not depend on Python loops over subjects.
+The draws are first whitened per subject; expectation-maximization then works on arrays (subject, component,
+draw), so that the cost does not depend on Python loops over subjects.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def fit_single_gaussian(phi: np.ndarray, debias: bool = True) -> SubjectMixtures
     ----------
     phi : ndarray, shape (n_subjects, n_draws, d)
     debias : bool
-        Multiply the sample covariance by (M - 1) / (M - d - 2): its inverse is then unbiased for normal draws.
+        Multiply the sample covariance by (M - 1) / (M - d - 2): its inverse is then unbiased for normal
+        draws.
 
     Returns
     -------
@@ -53,7 +54,11 @@ def fit_single_gaussian(phi: np.ndarray, debias: bool = True) -> SubjectMixtures
 
 
 def fit_mixtures(
-    phi: np.ndarray, n_components: int, rng: np.random.Generator, n_iterations: int = 40, max_draws: int = 1000
+    phi: np.ndarray,
+    n_components: int,
+    rng: np.random.Generator,
+    n_iterations: int = 40,
+    max_draws: int = 1000,
 ) -> SubjectMixtures:
     """Fit a Gaussian mixture to the draws of each subject by expectation-maximization.
 
@@ -71,8 +76,8 @@ def fit_mixtures(
     Returns
     -------
     SubjectMixtures
-        Component covariances are shrunk towards the covariance of all draws by (d + 1) / 2 pseudo-draws, so that no
-        component collapses on a few draws.
+        Component covariances are shrunk towards the covariance of all draws by (d + 1) / 2 pseudo-draws, so
+        that no component collapses on a few draws.
     """
     single = fit_single_gaussian(phi)
     if n_components == 1:
@@ -85,9 +90,12 @@ def fit_mixtures(
     covariance = np.broadcast_to(0.7 * np.eye(d), (n_subjects, n_components, d, d))
     weight = np.full((n_subjects, n_components), 1.0 / n_components)
     pseudo = 0.5 * (d + 1.0)
-    # Sufficient statistics of a Gaussian are linear in these features: one matrix product per iteration does it.
+    # Sufficient statistics of a Gaussian are linear in these features: one matrix product per iteration does
+    # it.
     upper = np.triu_indices(d)
-    features = np.concatenate([np.ones((n_subjects, n_draws, 1)), white, white[..., upper[0]] * white[..., upper[1]]], 2)
+    features = np.concatenate(
+        [np.ones((n_subjects, n_draws, 1)), white, white[..., upper[0]] * white[..., upper[1]]], 2
+    )
     for _ in range(n_iterations):
         responsibility = _responsibilities(features, weight, mean, covariance, upper)
         moments = np.swapaxes(responsibility, 1, 2) @ features
@@ -118,13 +126,19 @@ def _spread_means(white: np.ndarray, n_components: int, rng: np.random.Generator
 
 
 def _responsibilities(
-    features: np.ndarray, weight: np.ndarray, mean: np.ndarray, covariance: np.ndarray, upper: tuple[np.ndarray, ...]
+    features: np.ndarray,
+    weight: np.ndarray,
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    upper: tuple[np.ndarray, ...],
 ) -> np.ndarray:
     precision = np.linalg.inv(covariance)
     log_det = np.linalg.slogdet(precision)[1]
     linear = (precision @ mean[..., None])[..., 0]
     constant = np.log(weight) + 0.5 * log_det - 0.5 * (linear * mean).sum(axis=-1)
     twice = np.where(upper[0] == upper[1], -0.5, -1.0)
-    coefficients = np.concatenate([constant[..., None], linear, precision[..., upper[0], upper[1]] * twice], axis=-1)
+    coefficients = np.concatenate(
+        [constant[..., None], linear, precision[..., upper[0], upper[1]] * twice], axis=-1
+    )
     log_density = features @ np.swapaxes(coefficients, 1, 2)
     return np.exp(log_density - logsumexp(log_density, axis=2, keepdims=True))

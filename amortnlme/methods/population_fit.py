@@ -22,7 +22,8 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 #: What `ofv` may be. Values of different kinds must never be subtracted.
 OFV_KINDS = {
     "importance_sampling": "-2 log-likelihood by importance sampling, independent of the fit",
-    "density_importance_sampling": "-2 log-likelihood up to a constant per dataset, from the estimator's density",
+    "density_importance_sampling": "-2 log-likelihood up to a constant per dataset, from the estimator's "
+    "density",
     "surrogate": "-2 log-likelihood up to a constant per dataset, from the Gaussian-mixture surrogate",
 }
 
@@ -190,8 +191,8 @@ class PopulationFit:
     def bicc(self) -> float:
         """Corrected BIC of Delattre, Lavielle & Poursat (2014).
 
-        Parameters tied to random effects (typical values, coefficients and omega entries of parameters that vary)
-        cost log n_subjects each; pooled parameters cost log n_observations each.
+        Parameters tied to random effects (typical values, coefficients and omega entries of parameters that
+        vary) cost log n_subjects each; pooled parameters cost log n_observations each.
         """
         n_fixed = self.n_parameters - self.n_parameters_random
         return self.ofv + float(
@@ -206,12 +207,14 @@ class PopulationFit:
         raise KeyError(f"no estimate {name!r}; this fit has {', '.join(row.name for row in self.estimates)}")
 
     def table(self) -> pd.DataFrame:
-        """Estimates as a table: one row per estimate, columns kind, unit, value, se, rse_percent, ci_low, ci_high."""
+        """Estimates as a table: kind, unit, value, se, rse_percent, ci_low, ci_high by name."""
         import pandas as pd
 
         columns = ("kind", "unit", "value", "se", "rse_percent", "ci_low", "ci_high")
         rows = [[getattr(row, name) for name in columns] for row in self.estimates]
-        frame = pd.DataFrame(rows, columns=list(columns), index=pd.Index([r.name for r in self.estimates], name="name"))
+        frame = pd.DataFrame(
+            rows, columns=list(columns), index=pd.Index([r.name for r in self.estimates], name="name")
+        )
         return frame.astype({name: float for name in columns[2:]})
 
     def individual_table(self) -> pd.DataFrame:

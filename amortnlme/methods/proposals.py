@@ -28,7 +28,8 @@ class BaseNumbers:
     normal : ndarray, shape (n_subjects, n_points, r)
         Standard normal, independent across subjects, randomized quasi-Monte Carlo within a subject.
     scaled : ndarray, shape (n_subjects, n_points, r)
-        The same numbers stretched by sqrt(nu / chi2_nu) to t-variables; not stretched for the defensive nodes.
+        The same numbers stretched by sqrt(nu / chi2_nu) to t-variables; not stretched for the defensive
+        nodes.
     log_density : ndarray, shape (n_subjects, n_points)   [nats]
         Log density of `scaled` under the standard t-distribution.
     n_defensive : int
@@ -62,8 +63,8 @@ def base_numbers(
     Returns
     -------
     BaseNumbers
-        One scrambled Sobol sequence, shifted independently for every subject: errors of different subjects must be
-        independent, or they add up instead of averaging out.
+        One scrambled Sobol sequence, shifted independently for every subject: errors of different subjects
+        must be independent, or they add up instead of averaging out.
     """
     n_defensive = n_points // DEFENSIVE_RATIO if defensive else 0
     parts = []
@@ -125,8 +126,8 @@ def freeze(proposal: Proposal, base: BaseNumbers) -> FrozenNodes:
     Returns
     -------
     FrozenNodes
-        Weights use the density of the whole mixture (deterministic-mixture weights), which is never worse than
-        that of the part a node came from.
+        Weights use the density of the whole mixture (deterministic-mixture weights), which is never worse
+        than that of the part a node came from.
     """
     r = proposal.mean.shape[1]
     root = np.linalg.cholesky(proposal.covariance)
@@ -162,7 +163,8 @@ def matched_proposal(nodes: FrozenNodes, weights: np.ndarray, previous: Proposal
     centered = nodes.u - mean[:, None]
     covariance = np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered)
     ess = 1.0 / np.maximum((weights**2).sum(axis=1), 1e-300)
-    # A t with nu degrees of freedom and scale S has covariance S nu / (nu - 2); keep S slightly above the target.
+    # A t with nu degrees of freedom and scale S has covariance S nu / (nu - 2); keep S slightly above the
+    # target.
     usable = (ess > 10.0 * r) & (np.linalg.eigvalsh(covariance)[:, 0] > 1e-12)
     return Proposal(
         mean=np.where(usable[:, None], mean, previous.mean),

@@ -52,7 +52,7 @@ def referee(
     n_points: int = 512,
     n_replicates: int = 8,
 ) -> Verdict:
-    """Evaluate -2 log-likelihood by importance sampling around the conditional modes, with fresh random numbers.
+    """Evaluate -2 log-likelihood by importance sampling with fresh random numbers.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def referee(
     n_points : int
         Fitted nodes per subject and replicate.
     n_replicates : int
-        Independent randomizations; their spread gives the Monte-Carlo error, which single quasi-random sets lack.
+        Independent randomizations; their spread gives the Monte-Carlo error, which single quasi-random sets
+        lack.
 
     Returns
     -------

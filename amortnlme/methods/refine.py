@@ -150,7 +150,9 @@ def correct_surrogate(
         guide, start_u = place_guide(target, *population.unpack(x), start_u)
         objective = GuidedLikelihood(target, population, guide, base)
         if not np.isfinite(negative_value_and_gradient(objective, x)[0]):
-            return _failed(x, {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": float("inf")})
+            return _failed(
+                x, {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": float("inf")}
+            )
         found = minimize_whitened(objective, x, transform, free)
         new = population.fold_signs(found.x)
         scale = np.sqrt((transform**2).sum(axis=1))
@@ -195,7 +197,8 @@ def _finish(
         trace.append({"stage": "boundary", "x": x.tolist(), "objective": 2.0 * found.value})
         names = ", ".join(population.names[k].removeprefix("chol_") for k in pinned)
         warnings.append(
-            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the optimum. Wald "
+            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the "
+            f"optimum. Wald "
             f"standard errors do not exist there and are not given; simplify the random effects."
         )
     covariance = wald_covariance(information, free, population.n_x)
@@ -206,13 +209,15 @@ def _finish(
     status = FitStatus.BOUNDARY if pinned else FitStatus.CONVERGED
     if covariance is None and not pinned:
         warnings.append(
-            "[W_FIT_INFORMATION] the observed information is not positive definite: some parameter is not identified "
+            "[W_FIT_INFORMATION] the observed information is not positive definite: some parameter is not "
+            "identified "
             "by these data. No standard errors are given; remove covariate effects or random effects."
         )
         status = FitStatus.NOT_CONVERGED
     if gradient_norm > GRADIENT_LIMIT or move > MOVE_LIMIT:
         warnings.append(
-            f"[W_FIT_NOT_CONVERGED] the optimizer stopped with a gradient of {gradient_norm:.3g} SE and a last move of "
+            f"[W_FIT_NOT_CONVERGED] the optimizer stopped with a gradient of {gradient_norm:.3g} SE and a "
+            f"last move of "
             f"{move:.3g} SE. Raise max_rounds or n_points."
         )
         status = FitStatus.NOT_CONVERGED
@@ -235,6 +240,8 @@ def _initial_scale(population: BoundPopulation, draws: PosteriorDraws) -> np.nda
 
 
 def _failed(x: np.ndarray, entry: dict[str, Any]) -> Optimum:
-    warning = "[W_FIT_NO_SUPPORT] the objective is not finite: some subject has no support under the population."
+    warning = (
+        "[W_FIT_NO_SUPPORT] the objective is not finite: some subject has no support under the population."
+    )
     scale = np.ones(len(x))
     return Optimum(x, None, scale, FitStatus.FAILED, np.inf, np.inf, None, [warning], (entry,))

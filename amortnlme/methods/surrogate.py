@@ -3,8 +3,8 @@
 Symbols. Each subject's draws are refitted by G(phi) = sum_c a_c N(m_c, S_c) and divided by the Gaussian prior
 N(m0, S0). Per component: Lam = inv(S_c) - inv(S0), eta = inv(S_c) m_c - inv(S0) m0 and log kappa. With
 phi = mu + L u, u ~ N(0, I): Q = I + L' Lam L = C C', g = L'(eta - Lam mu), E[u] = inv(Q) g, and
-log I = log kappa + eta'mu - mu'Lam mu / 2 - log|Q| / 2 + g' inv(Q) g / 2. Nothing inverts omega, so pooled parameters
-(zero rows of L) and singular omega are exact.
+log I = log kappa + eta'mu - mu'Lam mu / 2 - log|Q| / 2 + g' inv(Q) g / 2. Nothing inverts omega, so pooled
+parameters (zero rows of L) and singular omega are exact.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def gaussian_prior_moments(prior: AbstractPrior) -> tuple[np.ndarray, np.ndarray
     if mean is None or (sd is None and covariance is None):
         raise CapabilityError(
             "E_POP_PRIOR_NOT_NORMAL",
-            f"the draws were made under a {type(prior).__name__}; the amortized population fit divides by a normal "
+            f"the draws were made under a {type(prior).__name__}; the amortized population fit divides by a "
+            f"normal "
             f"prior on phi. Train the estimator under a NormalPrior.",
         )
     full = np.diag(np.asarray(sd, dtype=np.float64) ** 2) if covariance is None else np.asarray(covariance)
@@ -153,7 +154,9 @@ def build_surrogate(draws: PosteriorDraws, n_components: int, rng: np.random.Gen
     return divide_by_prior(mixtures, mean, covariance)
 
 
-def divide_by_prior(mixtures: SubjectMixtures, prior_mean: np.ndarray, prior_covariance: np.ndarray) -> Surrogate:
+def divide_by_prior(
+    mixtures: SubjectMixtures, prior_mean: np.ndarray, prior_covariance: np.ndarray
+) -> Surrogate:
     """Turn fitted mixtures into G / prior in natural form.
 
     Parameters
@@ -177,7 +180,9 @@ def divide_by_prior(mixtures: SubjectMixtures, prior_mean: np.ndarray, prior_cov
     precision = (vectors / eigenvalues[..., None, :]) @ np.swapaxes(vectors, -1, -2)
     linear = (precision @ mean[..., None])[..., 0]
     d = len(prior_mean)
-    log_kappa = np.log(mixtures.weight) - 0.5 * np.log(eigenvalues).sum(axis=-1) - 0.5 * (linear * mean).sum(axis=-1)
+    log_kappa = (
+        np.log(mixtures.weight) - 0.5 * np.log(eigenvalues).sum(axis=-1) - 0.5 * (linear * mean).sum(axis=-1)
+    )
     # Back to phi = m0 + root z:  z'eta_z - z'(P - I)z/2  with z = inverse_root (phi - m0).
     lam_white = precision - np.eye(d)
     lam = inverse_root.T @ lam_white @ inverse_root

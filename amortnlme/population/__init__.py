@@ -1,1 +1,1 @@
-"""amortnlme.population"""
+"""Floor 3: posterior draws and the population models fitted to them."""

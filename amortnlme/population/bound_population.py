@@ -1,7 +1,7 @@
 """A population model joined with the subjects' covariates: plain arrays in, plain arrays out.
 
-Symbols: x packed population parameters; theta (d,) typical values on the phi scale; beta covariate coefficients;
-L (d, r) with omega = L L'; mu_i = theta + C_i beta; phi_i = mu_i + L u_i.
+Symbols: x packed population parameters; theta (d,) typical values on the phi scale; beta covariate
+coefficients; L (d, r) with omega = L L'; mu_i = theta + C_i beta; phi_i = mu_i + L u_i.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ class BoundPopulation:
                     chol_names.append(f"chol_{row}" if row == name else f"chol_{row}_{name}")
         random_index = np.array([space.index(name) for name in on], dtype=np.int64)
         settings = {
-            "names": (*(f"theta_{name}" for name in space.names), *(e.name for e in self.covariates), *chol_names),
+            "names": (
+                *(f"theta_{name}" for name in space.names),
+                *(e.name for e in self.covariates),
+                *chol_names,
+            ),
             "random_index": random_index,
             "pooled_index": np.setdiff1d(np.arange(space.d), random_index),
             "covariate_index": np.array([space.index(e.parameter) for e in self.covariates], dtype=np.int64),

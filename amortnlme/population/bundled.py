@@ -14,7 +14,9 @@ _FOLDER = "bundled_populations"
 def bundled_population_names() -> tuple[str, ...]:
     """Return the names of the population models shipped with the package, sorted."""
     folder = files("amortnlme.population").joinpath(_FOLDER)
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    )
 
 
 def load_bundled_population(name: str) -> PopulationModel:

@@ -44,7 +44,9 @@ def describe_estimates(
     return (*thetas, *betas, *_omega_rows(population, x, covariance), *sigmas)
 
 
-def _typical_values(population: BoundPopulation, x: np.ndarray, covariance: np.ndarray | None) -> list[Estimate]:
+def _typical_values(
+    population: BoundPopulation, x: np.ndarray, covariance: np.ndarray | None
+) -> list[Estimate]:
     space = population.parameters
     theta = x[: population.d]
     psi = space.to_psi(theta)
@@ -62,7 +64,9 @@ def _typical_values(population: BoundPopulation, x: np.ndarray, covariance: np.n
                 moved[p] += sign * NORMAL_975 * phi_se
                 ends.append(float(space.to_psi(moved)[p]))
             low, high = min(ends), max(ends)
-        rows.append(Estimate(parameter.name, kind, "natural", parameter.unit, value, se, _rse(value, se), low, high))
+        rows.append(
+            Estimate(parameter.name, kind, "natural", parameter.unit, value, se, _rse(value, se), low, high)
+        )
     return rows
 
 

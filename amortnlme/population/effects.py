@@ -1,4 +1,4 @@
-"""The two halves of a population model: covariate effects on the typical values, and random effects around them."""
+"""The two halves of a population model: covariate effects, and random effects around them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class CovariateEffect:
         Name of the covariate column (case matters).
     transform : {"log", "linear"}
     center : {"mean", "median"} or float
-        The reference value; "mean" and "median" are taken over the subjects of the dataset, in covariate units.
+        The reference value; "mean" and "median" are taken over the subjects of the dataset, in covariate
+        units.
 
     Raises
     ------
@@ -59,7 +60,8 @@ class CovariateEffect:
         if not usable:
             raise PopulationError(
                 "E_POP_COVARIATE_CENTER",
-                f"{where}: center {self.center!r} cannot be used. Allowed: 'mean', 'median' or a finite number "
+                f"{where}: center {self.center!r} cannot be used. Allowed: 'mean', 'median' or a finite "
+                f"number "
                 f"(positive for transform 'log').",
             )
 
@@ -91,9 +93,21 @@ class CovariateEffect:
         """
         values = np.asarray(values, dtype=np.float64)
         where = f"covariate {self.covariate!r} (effect on {self.parameter})"
-        _refuse(~np.isfinite(values), ids, values, "E_POP_COVARIATE_NON_FINITE", f"{where} is missing or not finite")
+        _refuse(
+            ~np.isfinite(values),
+            ids,
+            values,
+            "E_POP_COVARIATE_NON_FINITE",
+            f"{where} is missing or not finite",
+        )
         if self.transform == "log":
-            _refuse(values <= 0, ids, values, "E_POP_COVARIATE_NON_POSITIVE", f"{where} has transform 'log' but is <= 0")
+            _refuse(
+                values <= 0,
+                ids,
+                values,
+                "E_POP_COVARIATE_NON_POSITIVE",
+                f"{where} has transform 'log' but is <= 0",
+            )
         if isinstance(self.center, str):
             center = float(np.mean(values) if self.center == "mean" else np.median(values))
         else:
@@ -101,7 +115,8 @@ class CovariateEffect:
         if np.ptp(values) == 0:
             raise PopulationError(
                 "E_POP_COVARIATE_CONSTANT",
-                f"{where} has the same value {values[0]:g} for all {len(values)} subjects, so its coefficient cannot "
+                f"{where} has the same value {values[0]:g} for all {len(values)} subjects, so its "
+                f"coefficient cannot "
                 f"be estimated. Remove the effect.",
             )
         return (np.log(values / center) if self.transform == "log" else values - center), center
@@ -116,7 +131,8 @@ class RandomEffects:
     on : tuple of str
         Parameters with a random effect; every other parameter is pooled (the same for all subjects).
     structure : "diagonal", "full" or tuple of tuple of str
-        Blocks of parameters with free covariances, e.g. (("ke", "V"),); parameters in no block are independent.
+        Blocks of parameters with free covariances, e.g. (("ke", "V"),); parameters in no block are
+        independent.
 
     Raises
     ------
@@ -131,21 +147,26 @@ class RandomEffects:
         """Normalize sequences to tuples and check that the blocks fit the parameters."""
         if isinstance(self.on, str):
             raise PopulationError(
-                "E_POP_RANDOM_EFFECTS", f"random effects `on` must be a list of names, not the text {self.on!r}."
+                "E_POP_RANDOM_EFFECTS",
+                f"random effects `on` must be a list of names, not the text {self.on!r}.",
             )
         object.__setattr__(self, "on", tuple(self.on))
         if not self.on:
             raise PopulationError(
                 "E_POP_NO_RANDOM_EFFECTS",
-                "the population model has no random effects. Name at least one parameter that varies between subjects.",
+                "the population model has no random effects. Name at least one parameter that varies between "
+                "subjects.",
             )
         if len(set(self.on)) != len(self.on):
-            raise PopulationError("E_POP_RANDOM_EFFECTS", f"a parameter is named twice in random effects {self.on}.")
+            raise PopulationError(
+                "E_POP_RANDOM_EFFECTS", f"a parameter is named twice in random effects {self.on}."
+            )
         if isinstance(self.structure, str):
             if self.structure not in STRUCTURES:
                 raise PopulationError(
                     "E_POP_STRUCTURE",
-                    f"unknown random-effects structure {self.structure!r}. Allowed: 'diagonal', 'full', or blocks such "
+                    f"unknown random-effects structure {self.structure!r}. Allowed: 'diagonal', 'full', or "
+                    f"blocks such "
                     f"as [['ke', 'V']].",
                 )
             return
@@ -155,7 +176,8 @@ class RandomEffects:
         if len(set(flat)) != len(flat) or not set(flat) <= set(self.on) or not all(blocks):
             raise PopulationError(
                 "E_POP_STRUCTURE",
-                f"blocks {[list(b) for b in blocks]} must be non-empty, must not overlap, and must use only the "
+                f"blocks {[list(b) for b in blocks]} must be non-empty, must not overlap, and must use only "
+                f"the "
                 f"parameters with random effects ({', '.join(self.on)}).",
             )
 

@@ -49,7 +49,9 @@ class PopulationModel:
         names = [effect.name for effect in self.covariates]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise PopulationError("E_POP_COVARIATE_DUPLICATE", f"covariate effect {twice!r} is given twice. Keep one.")
+            raise PopulationError(
+                "E_POP_COVARIATE_DUPLICATE", f"covariate effect {twice!r} is given twice. Keep one."
+            )
         if isinstance(self.parameters, ParameterSpace):
             object.__setattr__(self, "parameters", self.parameters.names)
         if self.parameters is not None:
@@ -62,7 +64,8 @@ class PopulationModel:
         Parameters
         ----------
         covariate_table : pandas.DataFrame
-            One row per subject (index: subject id), one column per covariate, as `Dataset.covariate_table()` gives.
+            One row per subject (index: subject id), one column per covariate, as `Dataset.covariate_table()`
+            gives.
         parameters : ParameterSpace
             Parameters of the individual model, d of them.
 
@@ -83,14 +86,17 @@ class PopulationModel:
                 known = ", ".join(str(c) for c in covariate_table.columns) or "none"
                 raise PopulationError(
                     "E_POP_COVARIATE_MISSING",
-                    f"population {self.name!r} uses covariate {effect.covariate!r}, which the data do not have. "
-                    f"Covariates in the data: {known}. Add the column or remove the effect on {effect.parameter}.",
+                    f"population {self.name!r} uses covariate {effect.covariate!r}, which the data do not "
+                    f"have. "
+                    f"Covariates in the data: {known}. Add the column or remove the effect on "
+                    f"{effect.parameter}.",
                 )
             column = np.asarray(covariate_table[effect.covariate], dtype=np.float64)
             regressor, center = effect.regressor(column, ids)
             regressors.append(regressor)
             centers.append(center)
         design = np.stack(regressors, axis=1) if regressors else np.zeros((len(ids), 0))
+        self._check_collinear(design)
         return BoundPopulation(
             parameters=parameters,
             random_effects=self.random_effects,
@@ -116,6 +122,18 @@ class PopulationModel:
         if self.parameters is not None:
             out["parameters"] = list(self.parameters)
         return out
+
+    def _check_collinear(self, design: np.ndarray) -> None:
+        for name in {effect.parameter for effect in self.covariates}:
+            columns = [c for c, effect in enumerate(self.covariates) if effect.parameter == name]
+            scaled = np.column_stack([np.ones(len(design)), design[:, columns] / design[:, columns].std(axis=0)])
+            if np.linalg.matrix_rank(scaled, tol=1e-8 * len(design)) < len(columns) + 1:
+                given = ", ".join(self.covariates[c].covariate for c in columns)
+                raise PopulationError(
+                    "E_POP_COVARIATE_COLLINEAR",
+                    f"the covariates of {name!r} ({given}) are linearly dependent over the {len(design)} subjects, so "
+                    f"their coefficients cannot be told apart. Remove an effect.",
+                )
 
     def _check_names(self, known: tuple[str, ...]) -> None:
         used = [("random effect", name) for name in self.random_effects.on]

@@ -73,7 +73,8 @@ class PosteriorDraws:
             if values.shape != (n_subjects, n_draws):
                 raise DrawsError(
                     "E_DRAWS_SHAPE",
-                    f"`{name}` has shape {values.shape}, but phi has {n_subjects} subjects x {n_draws} draws. "
+                    f"`{name}` has shape {values.shape}, but phi has {n_subjects} subjects x {n_draws} "
+                    f"draws. "
                     f"Give one value per draw.",
                 )
             arrays[name] = values
@@ -84,7 +85,8 @@ class PosteriorDraws:
         if rejected.shape != (n_subjects,) or len(reasons) != n_subjects:
             raise DrawsError(
                 "E_DRAWS_SHAPE",
-                f"`n_rejected` {rejected.shape} and `out_of_domain` ({len(reasons)},) must have one entry for each "
+                f"`n_rejected` {rejected.shape} and `out_of_domain` ({len(reasons)},) must have one entry "
+                f"for each "
                 f"of the {n_subjects} subjects.",
             )
         arrays["n_rejected"] = rejected
@@ -203,7 +205,8 @@ class PosteriorDraws:
         if meta.get("version") != DRAWS_VERSION:
             raise DrawsError(
                 "E_DRAWS_VERSION",
-                f"{path} holds draws of format {meta.get('version')!r}; this version reads format {DRAWS_VERSION}. "
+                f"{path} holds draws of format {meta.get('version')!r}; this version reads format "
+                f"{DRAWS_VERSION}. "
                 f"Sample again, or upgrade.",
             )
         return cls(
@@ -225,7 +228,8 @@ class PosteriorDraws:
 def _check_phi(phi: np.ndarray, ids: tuple[str, ...], parameters: ParameterSpace) -> None:
     if phi.ndim != 3 or min(phi.shape) == 0:
         raise DrawsError(
-            "E_DRAWS_SHAPE", f"phi has shape {phi.shape}; draws need (n_subjects, n_draws, d), all at least 1."
+            "E_DRAWS_SHAPE",
+            f"phi has shape {phi.shape}; draws need (n_subjects, n_draws, d), all at least 1.",
         )
     if phi.shape[0] != len(ids) or phi.shape[2] != parameters.d:
         raise DrawsError(
@@ -235,7 +239,9 @@ def _check_phi(phi: np.ndarray, ids: tuple[str, ...], parameters: ParameterSpace
         )
     if len(set(ids)) != len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
-        raise DrawsError("E_DRAWS_DUPLICATE_SUBJECT", f"subject {twice!r} appears more than once. Make the ids unique.")
+        raise DrawsError(
+            "E_DRAWS_DUPLICATE_SUBJECT", f"subject {twice!r} appears more than once. Make the ids unique."
+        )
 
 
 def _check_finite(arrays: dict[str, np.ndarray], ids: tuple[str, ...]) -> None:

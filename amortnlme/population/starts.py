@@ -12,7 +12,7 @@ FLOOR_SHARE = 0.5
 
 
 def moment_start(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
-    """Population parameters from a regression of individual means on the covariates.
+    """Estimate population parameters by regressing individual means on the covariates.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ def moment_start(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarr
 
 
 def factor_floor(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
-    """Smallest diagonal entry of L from which a gradient search can still see the variance, shape (r,).
+    """Give the smallest diagonal entry of L from which a gradient search can still see the variance, shape (r,).
 
-    The likelihood is even in every column of L, so its gradient vanishes at a variance of zero; a search started
-    there would never leave.
+    The likelihood is even in every column of L, so its gradient vanishes at a variance of zero; a search
+    started there would never leave.
     """
     sd = np.median(draws.phi.std(axis=1), axis=0)
     return FLOOR_SHARE * sd[population.random_index]
@@ -97,7 +97,10 @@ def search_box(population: BoundPopulation, draws: PosteriorDraws) -> tuple[np.n
     flat = draws.phi.reshape(-1, draws.d)
     center, scale = flat.mean(axis=0), flat.std(axis=0) + 1e-6
     lower, upper = np.full(population.n_x, -np.inf), np.full(population.n_x, np.inf)
-    lower[population.theta_slice], upper[population.theta_slice] = center - 10.0 * scale, center + 10.0 * scale
+    lower[population.theta_slice], upper[population.theta_slice] = (
+        center - 10.0 * scale,
+        center + 10.0 * scale,
+    )
     for c, p in enumerate(population.covariate_index):
         reach = 20.0 * scale[p] / max(float(population.regressors[:, c].std()), 1e-12)
         lower[population.d + c], upper[population.d + c] = -reach, reach

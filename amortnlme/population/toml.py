@@ -53,12 +53,15 @@ def read_population(path: str | Path) -> PopulationModel:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as cause:
         raise PopulationError(
-            "E_POP_FILE_MISSING", f"cannot read the population file {path}: {cause}. Give the path of a TOML file."
+            "E_POP_FILE_MISSING",
+            f"cannot read the population file {path}: {cause}. Give the path of a TOML file.",
         ) from cause
     return parse_population(text, where=str(path), default_name=path.stem)
 
 
-def parse_population(text: str, where: str = "population", default_name: str = "population") -> PopulationModel:
+def parse_population(
+    text: str, where: str = "population", default_name: str = "population"
+) -> PopulationModel:
     """Build a population model from TOML text.
 
     Parameters
@@ -110,7 +113,8 @@ def population_from_dict(
     if not isinstance(effects, Mapping):
         raise PopulationError(
             "E_POP_MISSING_KEY",
-            f"{where}: the table [random_effects] is missing. Give at least [random_effects] with on = [...].",
+            f"{where}: the table [random_effects] is missing. Give at least [random_effects] with on = "
+            f"[...].",
         )
     here = f"{where}, [random_effects]"
     _check_keys(effects, RANDOM_EFFECT_KEYS, here)
@@ -120,14 +124,20 @@ def population_from_dict(
     if "blocks" in effects:
         raw = effects["blocks"]
         if not isinstance(raw, list):
-            raise PopulationError("E_POP_TYPE", f"{here}: `blocks` must be a list of lists of names, not {raw!r}.")
+            raise PopulationError(
+                "E_POP_TYPE", f"{here}: `blocks` must be a list of lists of names, not {raw!r}."
+            )
         structure: str | tuple[tuple[str, ...], ...] = tuple(_names(b, f"{here}: each block") for b in raw)
     else:
         structure = _text(effects.get("structure", "diagonal"), f"{here}: `structure`")
     raw_covariates = table.get("covariate", [])
     if not isinstance(raw_covariates, list):
-        raise PopulationError("E_POP_TYPE", f"{where}: write covariate effects as [[covariate]], with two brackets.")
-    covariates = tuple(_covariate(raw, f"{where}, [[covariate]] {i + 1}") for i, raw in enumerate(raw_covariates))
+        raise PopulationError(
+            "E_POP_TYPE", f"{where}: write covariate effects as [[covariate]], with two brackets."
+        )
+    covariates = tuple(
+        _covariate(raw, f"{where}, [[covariate]] {i + 1}") for i, raw in enumerate(raw_covariates)
+    )
     parameters = _names(table["parameters"], f"{where}: `parameters`") if "parameters" in table else None
     return PopulationModel(
         random_effects=RandomEffects(on=on, structure=structure),
@@ -181,7 +191,9 @@ def _covariate(raw: object, where: str) -> CovariateEffect:
             raise PopulationError("E_POP_MISSING_KEY", f"{where}: `{key}` is missing.")
     center = raw.get("center", "mean")
     if isinstance(center, bool) or not isinstance(center, str | int | float):
-        raise PopulationError("E_POP_TYPE", f"{where}: `center` must be 'mean', 'median' or a number, not {center!r}.")
+        raise PopulationError(
+            "E_POP_TYPE", f"{where}: `center` must be 'mean', 'median' or a number, not {center!r}."
+        )
     return CovariateEffect(
         parameter=_text(raw["parameter"], f"{where}: `parameter`"),
         covariate=_text(raw["covariate"], f"{where}: `covariate`"),

@@ -1,0 +1,146 @@
+"""Fits as HDF5 files: arrays as arrays, everything else in one JSON header, nothing pickled."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amortnlme.core.errors import ArtefactError
+from amortnlme.core.h5 import read_h5, write_h5_atomic
+from amortnlme.core.status import FitStatus
+from amortnlme.methods.fit_document import plain
+from amortnlme.methods.population_fit import FitQuality, Individuals, PopulationFit
+from amortnlme.population.estimates import Estimate
+from amortnlme.population.toml import population_from_dict
+
+FIT_KIND = "population_fit"
+FIT_VERSION = 1
+ARRAYS = ("theta", "omega", "x", "ofv_individual", "eta_shrinkage")
+INDIVIDUAL_ARRAYS = ("ebe_phi", "ebe_eta", "conditional_mean_phi", "conditional_sd_phi")
+# Numbers that may be NaN or infinite, which JSON cannot say.
+SCALARS = ("ofv", "ofv_se", "eps_shrinkage")
+QUALITY_SCALARS = ("gradient_norm", "mc_shift", "surrogate_shift")
+
+
+def save_fit(fit: PopulationFit, path: Path) -> None:
+    """Write a fit, atomically.
+
+    Parameters
+    ----------
+    fit : PopulationFit
+    path : Path
+
+    Raises
+    ------
+    ArtefactError
+        E_IO_WRITE when the file cannot be written.
+    """
+    arrays = {name: getattr(fit, name) for name in ARRAYS}
+    arrays |= {f"individuals/{name}": getattr(fit.individuals, name) for name in INDIVIDUAL_ARRAYS}
+    arrays |= {"quality/ess": fit.quality.ess, "quality/pareto_k": fit.quality.pareto_k}
+    if fit.covariance is not None:
+        arrays["covariance"] = fit.covariance
+    if fit.quality.mc_se is not None:
+        arrays["quality/mc_se"] = fit.quality.mc_se
+    arrays["scalars"] = np.array([getattr(fit, name) for name in SCALARS], dtype=np.float64)
+    arrays["quality/scalars"] = np.array([getattr(fit.quality, name) for name in QUALITY_SCALARS], dtype=np.float64)
+    header = {
+        "version": FIT_VERSION,
+        "method": fit.method,
+        "model_name": fit.model_name,
+        "population": fit.population.to_dict(),
+        "status": fit.status.value,
+        "estimates": [asdict(row) for row in fit.estimates],
+        "sigma": dict(fit.sigma),
+        "parameter_names": list(fit.parameter_names),
+        "random_effects": list(fit.random_effects),
+        "x_names": list(fit.x_names),
+        "ofv_kind": fit.ofv_kind,
+        "ids": list(fit.individuals.ids),
+        "n_points": fit.quality.n_points,
+        "n_clipped": fit.quality.n_clipped,
+        "warnings": list(fit.warnings),
+        "trace": list(fit.trace),
+        "provenance": dict(fit.provenance),
+        "seconds": dict(fit.seconds),
+        "n_subjects": fit.n_subjects,
+        "n_observations": fit.n_observations,
+        "n_parameters_random": fit.n_parameters_random,
+    }
+    write_h5_atomic(path, FIT_KIND, arrays, plain(header))
+
+
+def load_fit(path: Path) -> PopulationFit:
+    """Read a fit written by `save_fit`.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    PopulationFit
+
+    Raises
+    ------
+    ArtefactError
+        E_H5_MISSING, E_H5_TRUNCATED, E_H5_CHECKSUM, E_H5_KIND, E_FIT_VERSION.
+    """
+    arrays, raw = read_h5(path, kind=FIT_KIND)
+    header: dict[str, Any] = dict(raw)
+    if header.get("version") != FIT_VERSION:
+        raise ArtefactError(
+            "E_FIT_VERSION",
+            f"{path} holds a fit of format {header.get('version')!r}; this version reads format {FIT_VERSION}. "
+            f"Fit again, or upgrade.",
+        )
+    quality_scalars = dict(zip(QUALITY_SCALARS, arrays["quality/scalars"].tolist(), strict=True))
+    scalars = dict(zip(SCALARS, arrays["scalars"].tolist(), strict=True))
+    return PopulationFit(
+        method=header["method"],
+        model_name=header["model_name"],
+        population=population_from_dict(header["population"]),
+        status=FitStatus(header["status"]),
+        estimates=tuple(Estimate(**row) for row in header["estimates"]),
+        theta=arrays["theta"],
+        omega=arrays["omega"],
+        sigma=header["sigma"],
+        parameter_names=tuple(header["parameter_names"]),
+        random_effects=tuple(header["random_effects"]),
+        x=arrays["x"],
+        x_names=tuple(header["x_names"]),
+        covariance=arrays.get("covariance"),
+        ofv=scalars["ofv"],
+        ofv_kind=header["ofv_kind"],
+        ofv_se=scalars["ofv_se"],
+        ofv_individual=arrays["ofv_individual"],
+        individuals=Individuals(
+            ids=tuple(header["ids"]),
+            ebe_phi=arrays["individuals/ebe_phi"],
+            ebe_eta=arrays["individuals/ebe_eta"],
+            conditional_mean_phi=arrays["individuals/conditional_mean_phi"],
+            conditional_sd_phi=arrays["individuals/conditional_sd_phi"],
+        ),
+        eta_shrinkage=arrays["eta_shrinkage"],
+        eps_shrinkage=scalars["eps_shrinkage"],
+        quality=FitQuality(
+            ess=arrays["quality/ess"],
+            pareto_k=arrays["quality/pareto_k"],
+            n_points=header["n_points"],
+            gradient_norm=quality_scalars["gradient_norm"],
+            mc_shift=quality_scalars["mc_shift"],
+            mc_se=arrays.get("quality/mc_se"),
+            surrogate_shift=quality_scalars["surrogate_shift"],
+            n_clipped=header["n_clipped"],
+        ),
+        warnings=tuple(header["warnings"]),
+        trace=tuple(header["trace"]),
+        provenance=header["provenance"],
+        seconds=header["seconds"],
+        n_subjects=header["n_subjects"],
+        n_observations=header["n_observations"],
+        n_parameters_random=header["n_parameters_random"],
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,9 +22,11 @@ def run(
     Ranks, coverage and recovery are written into the estimator's folder.
     """
     with reply("calibrate", json_path) as answer:
+        from amortnlme.neural.artefact import store_calibration
         from amortnlme.neural.calibrate import calibrate
         from amortnlme.neural.estimator import Estimator
 
         result = calibrate(Estimator.load(estimator), n, seed)
         answer.result = result.to_dict()
+        store_calibration(estimator, answer.result)
     return answer.code

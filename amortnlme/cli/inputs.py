@@ -121,9 +121,9 @@ def read_specs(path: Path | None) -> tuple[NetworkSpec, TrainingSpec]:
 
 def shipped_estimators() -> dict[str, Path]:
     """Name and folder of every estimator shipped with the package, sorted by name."""
-    import amortnlme.trained_models
+    from importlib.resources import files
 
-    root = Path(amortnlme.trained_models.__path__[0])
+    root = Path(str(files("amortnlme.trained_models")))
     return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
 
 

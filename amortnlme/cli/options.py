@@ -13,3 +13,4 @@ JsonPath = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random number follows from it.")]
 Draws = Annotated[int, typer.Option("--draws", "-m", min=1, help="Posterior draws per subject.")]
+DataOption = Annotated[str, typer.Option("--data", "-d", help="CSV file, or the name of a bundled dataset.")]

@@ -19,7 +19,7 @@ def run(
 ) -> int:
     """Run the theophylline study and write a report.
 
-    Draws every patient's posterior from the shipped estimator and fits four population models without retraining.
+    Draws every patient's posterior from the shipped estimator, then fits four population models to the draws.
     """
     with reply("quickstart", json_path, outputs=[out / "report.html"]) as answer:
         from amortnlme.cli.comparison import comparison_document, show_comparison

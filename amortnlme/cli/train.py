@@ -53,7 +53,5 @@ def run(
             "training": training.to_config(),
             "history": list(estimator.history),
         }
-        say(
-            f"{len(estimator.history)} epochs, validation loss {last['validation_nll']:.3f}; estimator in {out}."
-        )
+        say(f"{len(estimator.history)} epochs, validation loss {last['validation_nll']:.3f}: {out}")
     return answer.code

@@ -71,22 +71,37 @@ def quickstart(out_dir: str | Path = ".", *, n_draws: int = 1000, seed: int = 0)
         from amortnlme.core.rng import generator
         from amortnlme.data.bundled import load_bundled
         from amortnlme.diagnostics.compare import compare
+        from amortnlme.methods.amortized import Amortized
         from amortnlme.methods.fit import fit
         from amortnlme.neural.estimator import Estimator
         from amortnlme.population.bundled import load_bundled_population
-        from amortnlme.report.page import write_report
+        from amortnlme.report.estimator_card import estimator_card
+        from amortnlme.report.page import ReportOptions, write_report
     with clock("load estimator and data"):
         estimator = Estimator.load(ESTIMATOR)
         dataset = load_bundled(DATASET)
     with clock("draw posteriors"):
         draws = estimator.sample(dataset, n_draws, generator(seed))
+    populations = [load_bundled_population(name) for name in POPULATIONS]
     fits = []
-    for name in POPULATIONS:
-        population = load_bundled_population(name)
+    for population in populations:
         with clock(f"fit {population.name}"):
             fits.append(fit(draws, population, dataset=dataset, model=estimator.model, seed=seed))
-    report = Path(out_dir) / "report.html"
+    with clock("uncorrected fits"):
+        raw = Amortized(correction="none")
+        uncorrected = [
+            fit(draws, p, raw, dataset=dataset, model=estimator.model, seed=seed) for p in populations
+        ]
     with clock("report"):
         comparison = compare(fits)
-        write_report(fits, report)
+        report = write_report(
+            fits,
+            draws,
+            dataset,
+            estimator.model,
+            Path(out_dir) / "report.html",
+            estimator_card(estimator, ESTIMATOR),
+            uncorrected=uncorrected,
+            options=ReportOptions(seed=seed, commands=("amortnlme quickstart",)),
+        )
     return QuickstartResult(draws, tuple(fits), comparison, report, clock.seconds)

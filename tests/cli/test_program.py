@@ -116,6 +116,8 @@ def test_light_verbs_start_no_neural_backend(arguments):
 
 
 def test_the_module_and_the_script_are_the_same_program():
-    run = subprocess.run([sys.executable, "-m", "amortnlme", "--version"], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-m", "amortnlme", "--version"], capture_output=True, text=True, timeout=60
+    )
     assert run.returncode == 0
     assert run.stdout.startswith("amortnlme ")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from importlib.resources import files
-
-import pandas as pd
+from importlib.resources import as_file, files
 
 from amortnlme.core.errors import DataError
 from amortnlme.data.dataset import Dataset
-from amortnlme.data.event_table import read_frame
+from amortnlme.data.event_table import read_csv
 
 _FOLDER = "tables"
+_UNITS = {"theophylline": {"TIME": "h", "AMT": "mg", "DV": "mg/L", "weight": "kg"}}
 
 
 def bundled_names() -> tuple[str, ...]:
@@ -50,5 +48,5 @@ def load_bundled(name: str) -> Dataset:
             "E_DATA_UNKNOWN_BUNDLED",
             f"No bundled table is called {name!r}. Bundled: {', '.join(names)}. Use one of these, or read_csv(path).",
         )
-    text = files("amortnlme.data").joinpath(_FOLDER, f"{name}.csv").read_text(encoding="utf-8")
-    return read_frame(pd.read_csv(io.StringIO(text), na_values=["."], dtype={"ID": str}), name=name)
+    with as_file(files("amortnlme.data").joinpath(_FOLDER, f"{name}.csv")) as path:
+        return read_csv(path, units=_UNITS.get(name))

@@ -90,7 +90,8 @@ def ecdf_difference(
     upper = binom.ppf(1.0 - tail, n_simulations, level) / n_simulations - level
     difference = below - level
     slack = 1e-12
-    inside: Array = np.asarray((difference >= lower - slack) & (difference <= upper + slack)).all(axis=1)
+    within = (difference >= lower - slack) & (difference <= upper + slack)
+    inside = np.asarray(np.all(within, axis=1))
     return EcdfDifference(level, difference, lower, upper, inside, probability)
 
 

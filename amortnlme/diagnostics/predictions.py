@@ -37,8 +37,10 @@ class StudyPredictions:
         Quantification limit that applies to simulations, nan for none.
     pred, ipred : ndarray, shape (n_subjects, n_records)   [output unit]
         Prediction at eta = 0 and at the empirical Bayes estimate.
-    sd : ndarray, shape (n_subjects, n_records)   [output unit]
+    sd : ndarray, shape (n_subjects, n_records)   [output unit, or none on the log scale]
         Residual SD at `ipred`.
+    log_scale : ndarray of bool, shape (n_subjects, n_records)
+        Where the error model acts on logarithms: residuals are differences of logarithms there.
     gradient : ndarray, shape (n_subjects, n_records, n_effects)
         d ipred / d eta at the empirical Bayes estimate.
     mu : ndarray, shape (n_subjects, d)
@@ -60,6 +62,7 @@ class StudyPredictions:
     pred: Array
     ipred: Array
     sd: Array
+    log_scale: Array
     gradient: Array
     mu: Array
     factor: Array
@@ -108,6 +111,9 @@ def predict_study(fit: PopulationFit, model: IndividualModel, dataset: Dataset) 
         pred=pred[:, 0],
         ipred=ipred[:, 0],
         sd=residual_sd(model, phi, ipred[:, 0], output),
+        log_scale=np.isin(
+            output, [k for k, o in enumerate(model.outputs, start=1) if o.error_model.is_log_scale]
+        ),
         gradient=gradient[:, 0][:, :, effects],
         mu=mu,
         factor=factor,
@@ -147,13 +153,13 @@ def residual_sd(model: IndividualModel, phi: Array, f: Array, output: Array) -> 
 
     Returns
     -------
-    sd : ndarray, shape (n_subjects, n_records)   [output unit]
+    sd : ndarray, shape (n_subjects, n_records)   [output unit, or none on the log scale]
     """
     psi = model.parameters.to_psi(phi)
     sd = np.full(f.shape, np.nan)
     for index, definition in enumerate(model.outputs, start=1):
         sigma = psi[:, model.parameters.indices(definition.error_model.names)]
-        sd = np.where(output == index, definition.error_model.sd(f, sigma[:, None, :]), sd)
+        sd = np.where(output == index, definition.error_model.sd(f, sigma), sd)
     return sd
 
 

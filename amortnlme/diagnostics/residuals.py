@@ -152,7 +152,8 @@ def prediction_distribution_errors(
 
 def _pde_block(y: Array, replicates: Array, used: Array, root: Root) -> Array:
     simulated = np.moveaxis(replicates, 0, 2)
-    valid: Array = np.isfinite(np.where(used[:, :, None], simulated, 0.0)).all(axis=1)
+    finite = np.isfinite(np.where(used[:, :, None], simulated, 0.0))
+    valid = np.asarray(np.all(finite, axis=1))
     n_valid: Array = np.sum(valid, axis=1)
     n_used: Array = np.sum(used, axis=1)
     short = n_valid <= n_used + 1

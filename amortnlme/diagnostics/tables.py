@@ -76,10 +76,22 @@ def diagnose(
     """
     p = predict_study(fit, model, dataset)
     replicates = simulate_study(fit, model, dataset, n_replicates, stream(seed, _SIMULATION_KEY))
-    iwres = individual_weighted_residuals(p.y, p.ipred, p.sd, p.quantified)
-    cwres = conditional_weighted_residuals(p.y, p.ipred, p.gradient, p.eta, p.omega, p.sd, p.quantified)
+    y, ipred, gradient = _residual_scale(p)
+    iwres = individual_weighted_residuals(y, ipred, p.sd, p.quantified)
+    cwres = conditional_weighted_residuals(y, ipred, gradient, p.eta, p.omega, p.sd, p.quantified)
     pde, npde = prediction_distribution_errors(p.y, replicates, p.quantified)
     return FitDiagnostics(p, iwres, cwres, pde, npde, replicates)
+
+
+def _residual_scale(p: StudyPredictions) -> tuple[Array, Array, Array]:
+    """Observations, individual predictions and gradients on the scale of the residual error."""
+    if not p.log_scale.any():
+        return p.y, p.ipred, p.gradient
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = np.where(p.log_scale, np.log(p.y), p.y)
+        ipred = np.where(p.log_scale, np.log(p.ipred), p.ipred)
+        gradient = np.where(p.log_scale[:, :, None], p.gradient / p.ipred[:, :, None], p.gradient)
+    return y, ipred, gradient
 
 
 def row_table(diagnostics: FitDiagnostics) -> pd.DataFrame:

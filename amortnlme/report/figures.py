@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray
+_Arguments = ParamSpec("_Arguments")
 
 # Okabe & Ito: distinguishable with every common form of color blindness, and in gray print.
 DATA = "#31363b"
@@ -76,8 +79,9 @@ class PanelSize:
         Of the plotting area of one panel.
     left, right, bottom, top : float
         Room around it for tick labels, axis labels and the title.
-    header : float
-        Extra room above all panels, for a shared legend.
+    header, footer : float
+        Extra room above all panels, for a shared legend, and below them, for axis labels that only the last
+        row has.
     """
 
     width: float
@@ -87,6 +91,31 @@ class PanelSize:
     bottom: float = 0.48
     top: float = 0.26
     header: float = 0.0
+    footer: float = 0.0
+
+
+def house_style(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+    """Run a drawing function under the settings of this module; the caller's settings are restored after it.
+
+    Parameters
+    ----------
+    draw : callable
+        Returns a figure.
+
+    Returns
+    -------
+    callable
+        The same function in house style.
+    """
+
+    @functools.wraps(draw)
+    def styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(_RC):
+            return draw(*args, **kwargs)
+
+    return styled
 
 
 def panel_grid(n_rows: int, n_columns: int, size: PanelSize) -> tuple[Figure, list[list[Axes]]]:
@@ -107,27 +136,25 @@ def panel_grid(n_rows: int, n_columns: int, size: PanelSize) -> tuple[Figure, li
     -----
     Margins are known beforehand, so no layout engine has to measure text: drawing is twice as fast.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     cell_width = size.left + size.width + size.right
     cell_height = size.top + size.height + size.bottom
-    width, height = n_columns * cell_width, n_rows * cell_height + size.header
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(width, height))
-        axes = []
-        for row in range(n_rows):
-            bottom = height - size.header - (row + 1) * cell_height + size.bottom
-            line = []
-            for column in range(n_columns):
-                left = column * cell_width + size.left
-                box = (left / width, bottom / height, size.width / width, size.height / height)
-                panel = figure.add_axes(box)
-                panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 4, 5, 6, 10]))
-                panel.yaxis.set_major_locator(MaxNLocator(5))
-                line.append(panel)
-            axes.append(line)
+    width, height = n_columns * cell_width, n_rows * cell_height + size.header + size.footer
+    figure = Figure(figsize=(width, height))
+    axes = []
+    for row in range(n_rows):
+        bottom = height - size.header - (row + 1) * cell_height + size.bottom
+        line = []
+        for column in range(n_columns):
+            left = column * cell_width + size.left
+            box = (left / width, bottom / height, size.width / width, size.height / height)
+            panel = figure.add_axes(box)
+            panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 4, 5, 6, 10]))
+            panel.yaxis.set_major_locator(MaxNLocator(5))
+            line.append(panel)
+        axes.append(line)
     return figure, axes
 
 
@@ -202,19 +229,23 @@ def local_trend(x: Array, y: Array, n_grid: int = 40) -> tuple[Array, Array]:
     Returns
     -------
     grid, trend : ndarray, shape (n_grid,)
-        Empty when there are fewer than eight distinct x.
+        With fewer than eight distinct x, these x and the mean of y at each; empty with fewer than three.
 
     Notes
     -----
-    Cleveland (1979), JASA 74, 829-836, without robustness iterations; the span is two thirds of the points.
+    Cleveland (1979), JASA 74, 829-836, without robustness iterations; the span is two thirds of the
+    points, and all of them below thirty, where a shorter one would draw noise.
     """
     keep = np.isfinite(x) & np.isfinite(y)
     x, y = x[keep], y[keep]
-    if len(np.unique(x)) < 8:
+    distinct, group = np.unique(x, return_inverse=True)
+    if len(distinct) < 3:
         return np.empty(0), np.empty(0)
+    if len(distinct) < 8:
+        return distinct, np.bincount(group, y) / np.bincount(group)
     grid = np.linspace(x.min(), x.max(), n_grid)
     distance = np.abs(x[None, :] - grid[:, None])
-    span = int(np.ceil(2 * len(x) / 3)) - 1
+    span = len(x) - 1 if len(x) < 30 else int(np.ceil(2 * len(x) / 3)) - 1
     reach = np.maximum(np.partition(distance, span, axis=1)[:, span : span + 1], 1e-300) * 1.0001
     weight = np.clip(1.0 - (distance / reach) ** 3, 0.0, None) ** 3
     total = weight.sum(axis=1)

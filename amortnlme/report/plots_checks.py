@@ -16,6 +16,7 @@ from amortnlme.report.figures import (
     SERIES,
     TREND,
     PanelSize,
+    house_style,
     panel_grid,
     shared_legend,
 )
@@ -34,6 +35,7 @@ _SIZE = PanelSize(width=2.02, height=1.6)
 GRADE_COLOR = {"green": GOOD, "amber": POPULATION, "red": TREND}
 
 
+@house_style
 def predictive_checks(checks: Sequence[VisualPredictiveCheck], time_label: str, output_label: str) -> Figure:
     """Draw visual predictive checks side by side, with a panel below for the censored fraction.
 
@@ -72,7 +74,7 @@ def _check_panel(panel: Axes, check: VisualPredictiveCheck) -> None:
         if k == middle:
             name = "simulated median"
         elif k == 0:
-            name = f"simulated {100 * check.levels[0]:g}th / {100 * check.levels[-1]:g}th percentile"
+            name = f"simulated {100 * check.levels[0]:g}th, {100 * check.levels[-1]:g}th percentile"
         panel.fill_between(check.center, check.lower[k], check.upper[k], color=color, alpha=0.2, lw=0,
                            label=f"{name} ({100 * check.band:g} % band)" if name else None)  # fmt: skip
     panel.plot(check.time, check.value, "o", ms=2.8, mfc=DATA, mec="none", alpha=0.4, label="observations")
@@ -98,6 +100,7 @@ def _censored_panel(panel: Axes, check: VisualPredictiveCheck) -> None:
     panel.set_ylim(-0.02, 1.02)
 
 
+@house_style
 def calibration_figure(
     names: Sequence[str], ecdf: EcdfDifference | None, coverage: Coverage | None
 ) -> Figure:
@@ -162,6 +165,7 @@ def _coverage_panel(panel: Axes, coverage: Coverage, i: int) -> None:
     panel.set_ylim(low, high)
 
 
+@house_style
 def trust_figure(subjects: Sequence[SubjectTrust], limits: TrustThresholds) -> Figure:
     """Draw effective sample share and Pareto k-hat of every subject against their limits.
 
@@ -208,27 +212,35 @@ def trust_figure(subjects: Sequence[SubjectTrust], limits: TrustThresholds) -> F
     return figure
 
 
+@house_style
 def traces(series: Mapping[str, Mapping[str, Array]]) -> Figure:
     """Draw convergence traces, one panel per quantity and one line per fit.
 
     Parameters
     ----------
-    series : mapping of quantity -> mapping of fit label -> ndarray, shape (n_iterations,)
+    series : mapping of quantity -> mapping of fit label -> ndarray, shape (n_points,)
+        A quantity is written "title|label of the horizontal axis".
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    n_columns = min(4, len(series))
-    size = PanelSize(width=2.02, height=1.5, header=0.26)
+    from matplotlib.ticker import MaxNLocator
+
+    n_columns = min(2, len(series))
+    size = PanelSize(width=4.55, height=1.6, header=0.26)
     figure, axes = panel_grid(-(-len(series) // n_columns), n_columns, size)
     flat = [panel for line in axes for panel in line]
     labels = list(dict.fromkeys(label for lines in series.values() for label in lines))
     for panel, (quantity, lines) in zip(flat, series.items(), strict=False):
         for label, value in lines.items():
             color = SERIES[labels.index(label) % len(SERIES)]
-            panel.plot(np.arange(len(value)), value, color=color, lw=1.2, marker="o", ms=2.2, label=label)
-        panel.set(title=quantity, xlabel="iteration")
+            panel.plot(
+                np.arange(1, len(value) + 1), value, color=color, lw=1.2, marker="o", ms=2.2, label=label
+            )
+        title, _, label = quantity.partition("|")
+        panel.set(title=title, xlabel=label)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for panel in flat[len(series) :]:
         panel.remove()
     shared_legend(figure, flat[0], size)

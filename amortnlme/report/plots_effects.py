@@ -15,6 +15,7 @@ from amortnlme.report.figures import (
     SERIES,
     TREND,
     PanelSize,
+    house_style,
     local_trend,
     panel_grid,
 )
@@ -30,6 +31,7 @@ Array = np.ndarray
 _SIZE = PanelSize(width=2.02, height=1.6)
 
 
+@house_style
 def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkage: Array) -> Figure:
     """Histogram and normal QQ plot of the empirical Bayes estimates of every random effect.
 
@@ -45,11 +47,12 @@ def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkag
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = panel_grid(2, len(names), _SIZE)
-    n = len(eta)
+    n, r = eta.shape
+    # Two effects fit side by side with their QQ plots; more go below each other.
+    figure, axes = panel_grid(1, 2 * r, _SIZE) if r <= 2 else panel_grid(2, r, _SIZE)
     for j, name in enumerate(names):
         reach = 1.1 * max(float(np.abs(eta[:, j]).max()), 2.6 * float(omega_sd[j]), 1e-6)
-        top, bottom = axes[0][j], axes[1][j]
+        top, bottom = (axes[0][2 * j], axes[0][2 * j + 1]) if r <= 2 else (axes[0][j], axes[1][j])
         n_bins = int(np.clip(np.ceil(2.0 * n ** (1 / 3)), 5, 24))
         top.hist(
             eta[:, j], bins=np.linspace(-reach, reach, n_bins + 1), density=True, color=INDIVIDUAL, alpha=0.45
@@ -61,7 +64,7 @@ def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkag
             top.plot(grid, density, color=TREND)
         top.set(title=f"η {name}", xlabel=f"η {name}", ylabel="density" if j == 0 else "")
         text = "shrinkage n/a" if np.isnan(shrinkage[j]) else f"shrinkage {100 * shrinkage[j]:.0f} %"
-        top.set_title(text, loc="right", fontsize=7, fontweight="normal", color="#6a7178")
+        _remark(top, text)
         expected = ndtri((np.arange(1, n + 1) - 0.5) / n)
         edge = max(2.2, 1.1 * float(np.abs(expected).max()))
         bottom.plot([-edge, edge], [-edge * omega_sd[j], edge * omega_sd[j]], color=TREND, lw=1.1)
@@ -70,8 +73,9 @@ def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkag
     return figure
 
 
+@house_style
 def eta_against_covariates(eta: Array, names: Sequence[str], covariates: pd.DataFrame) -> Figure:
-    """Scatter of every random effect against every covariate, one row per covariate.
+    """Scatter of every random effect against every covariate.
 
     Parameters
     ----------
@@ -85,24 +89,36 @@ def eta_against_covariates(eta: Array, names: Sequence[str], covariates: pd.Data
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = panel_grid(covariates.shape[1], len(names), _SIZE)
-    for i, covariate in enumerate(covariates.columns):
+    pairs = [(str(covariate), j) for covariate in covariates.columns for j in range(len(names))]
+    # Whole rows of effects, as many covariates side by side as fit four panels.
+    figure, flat = _panels(len(pairs), len(names) * max(1, 4 // len(names)))
+    for panel, (covariate, j) in zip(flat, pairs, strict=True):
         value = covariates[covariate].to_numpy(float)
         levels = np.unique(value[np.isfinite(value)])
-        for j, name in enumerate(names):
-            panel = axes[i][j]
-            panel.axhline(0.0, color=REFERENCE, lw=1.0, zorder=1)
-            if len(levels) <= 5:
-                _groups(panel, value, eta[:, j], levels)
-            else:
-                panel.plot(value, eta[:, j], "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
-                grid, trend = local_trend(value, eta[:, j])
-                if len(grid):
-                    panel.plot(grid, trend, color=TREND, lw=1.6)
-                panel.set_title(_correlation(value, eta[:, j]), loc="right", fontsize=7, fontweight="normal",
-                                color="#6a7178")  # fmt: skip
-            panel.set(xlabel=str(covariate), ylabel=f"η {name}")
+        panel.axhline(0.0, color=REFERENCE, lw=1.0, zorder=1)
+        if len(levels) <= 5:
+            _groups(panel, value, eta[:, j], levels)
+        else:
+            panel.plot(value, eta[:, j], "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+            grid, trend = local_trend(value, eta[:, j])
+            panel.plot(grid, trend, color=TREND, lw=1.6)
+            _remark(panel, _correlation(value, eta[:, j]))
+        panel.set(xlabel=covariate, ylabel=f"η {names[j]}")
     return figure
+
+
+def _panels(n: int, n_columns: int) -> tuple[Figure, list[Axes]]:
+    """Make n panels row by row, without empty ones at the end."""
+    n_columns = min(n, n_columns)
+    figure, axes = panel_grid(-(-n // n_columns), n_columns, _SIZE)
+    flat = [panel for line in axes for panel in line]
+    for panel in flat[n:]:
+        panel.remove()
+    return figure, flat[:n]
+
+
+def _remark(panel: Axes, text: str) -> None:
+    panel.set_title(text, loc="right", fontsize=7, fontweight="normal", color="#6a7178")
 
 
 def _groups(panel: Axes, value: Array, eta: Array, levels: Array) -> None:
@@ -125,6 +141,7 @@ def _correlation(x: Array, y: Array) -> str:
     return f"r = {np.corrcoef(x[keep], y[keep])[0, 1]:.2f}"
 
 
+@house_style
 def eta_pairs(eta: Array, names: Sequence[str]) -> Figure:
     """Scatter of every pair of random effects.
 
@@ -136,24 +153,20 @@ def eta_pairs(eta: Array, names: Sequence[str]) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Up to ten pairs, five per row.
+        Up to twelve pairs, four per row.
     """
-    pairs = [(i, j) for j in range(len(names)) for i in range(j)][:10]
-    n_columns = min(4, len(pairs))
-    figure, axes = panel_grid(-(-len(pairs) // n_columns), n_columns, _SIZE)
-    flat = [panel for line in axes for panel in line]
-    for panel, (i, j) in zip(flat, pairs, strict=False):
+    pairs = [(i, j) for j in range(len(names)) for i in range(j)][:12]
+    figure, flat = _panels(len(pairs), 4)
+    for panel, (i, j) in zip(flat, pairs, strict=True):
         panel.axhline(0.0, color=REFERENCE, lw=0.9, zorder=1)
         panel.axvline(0.0, color=REFERENCE, lw=0.9, zorder=1)
         panel.plot(eta[:, i], eta[:, j], "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
         panel.set(xlabel=f"η {names[i]}", ylabel=f"η {names[j]}")
-        panel.set_title(_correlation(eta[:, i], eta[:, j]), loc="right", fontsize=7, fontweight="normal",
-                        color="#6a7178")  # fmt: skip
-    for panel in flat[len(pairs) :]:
-        panel.remove()
+        _remark(panel, _correlation(eta[:, i], eta[:, j]))
     return figure
 
 
+@house_style
 def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Estimate]]) -> Figure:
     """Draw the estimates of several fits with their 95 % intervals, one panel per parameter.
 
@@ -170,11 +183,11 @@ def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Es
     shown: dict[str, str] = {}
     for rows in estimates:
         shown.update({e.name: e.unit for e in rows if e.kind in ("theta", "omega_sd", "sigma")})
-    n_columns = min(4, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    size = PanelSize(
-        width=2.02, height=0.22 * len(labels) + 0.15, left=0.2, right=0.4, bottom=0.34, top=0.26, header=0.28
-    )
+    n_rows = -(-len(shown) // 5)
+    n_columns = -(-len(shown) // n_rows)
+    height = 0.22 * len(labels) + 0.15
+    width = 10.6 / max(n_columns, 4) - 0.45
+    size = PanelSize(width, height, left=0.12, right=0.33, bottom=0.34, top=0.26, header=0.28)
     figure, axes = panel_grid(n_rows, n_columns, size)
     flat = [panel for line in axes for panel in line]
     for panel, (name, unit) in zip(flat, shown.items(), strict=False):

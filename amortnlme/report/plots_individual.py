@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amortnlme.report.figures import DATA, INDIVIDUAL, POPULATION, TREND, PanelSize, panel_grid, shared_legend
+from amortnlme.report.figures import (
+    DATA,
+    INDIVIDUAL,
+    POPULATION,
+    TREND,
+    PanelSize,
+    house_style,
+    panel_grid,
+    shared_legend,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray
-_SIZE = PanelSize(width=2.1, height=1.35, left=0.44, right=0.12, bottom=0.3, top=0.24, header=0.26)
+_SIZE = PanelSize(
+    width=2.1, height=1.35, left=0.44, right=0.12, bottom=0.12, top=0.23, header=0.26, footer=0.24
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class IndividualCurve:
     dose_time: Array
 
 
+@house_style
 def individual_fits(curves: Sequence[IndividualCurve], time_label: str, output_label: str) -> Figure:
     """Draw one panel per subject on common axes.
 
@@ -77,7 +89,7 @@ def individual_fits(curves: Sequence[IndividualCurve], time_label: str, output_l
         panel.plot(curve.time, curve.ipred, color=INDIVIDUAL, label="IPRED at EBE")
         seen = ~curve.censored
         panel.plot(
-            curve.data_time[seen], curve.data[seen], "o", ms=3.4, mfc=DATA, mec="white", mew=0.4, label="data"
+            curve.data_time[seen], curve.data[seen], "o", ms=4.0, mfc=DATA, mec="white", mew=0.4, label="data"
         )
         if curve.censored.any():
             panel.plot(

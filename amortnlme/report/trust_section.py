@@ -1,0 +1,279 @@
+"""The calibration and trust page: per subject, for the estimator, and what the correction changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amortnlme.core.errors import UsageError
+from amortnlme.core.rng import stream
+from amortnlme.diagnostics.calibration import coverage_from_ranks, ecdf_difference
+from amortnlme.diagnostics.trust import SubjectTrust, TrustThresholds, grade_subjects
+from amortnlme.diagnostics.two_sample import marginal_wasserstein
+from amortnlme.methods.importance import importance_correct
+from amortnlme.report.content import Cell, Picture, Row, Table, cells, facts, picture, row
+from amortnlme.report.estimate_tables import pretty
+from amortnlme.report.numbers import MISSING, fixed, percent, significant
+from amortnlme.report.plots_checks import calibration_figure, trust_figure
+
+if TYPE_CHECKING:
+    from amortnlme.data.dataset import Dataset
+    from amortnlme.methods.population_fit import PopulationFit
+    from amortnlme.model.individual import IndividualModel
+    from amortnlme.population.posterior_draws import PosteriorDraws
+
+_CORRECTION_KEY = 62
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawChecks:
+    """What is known about the draws of every subject.
+
+    Attributes
+    ----------
+    subjects : tuple of SubjectTrust
+    shift : ndarray, shape (n_subjects, d), or None   [posterior SDs]
+        Distance of every marginal from raw to likelihood-corrected draws.
+    n_draws : int
+    corrected : bool
+        Whether the model has a likelihood to correct with.
+    """
+
+    subjects: tuple[SubjectTrust, ...]
+    shift: np.ndarray | None
+    n_draws: int
+    corrected: bool
+
+
+def check_draws(draws: PosteriorDraws, model: IndividualModel, dataset: Dataset, seed: int) -> DrawChecks:
+    """Correct the draws by the exact likelihood, where there is one, and grade every subject.
+
+    Parameters
+    ----------
+    draws : PosteriorDraws
+    model : IndividualModel
+    dataset : Dataset
+        Of the draws.
+    seed : int
+
+    Returns
+    -------
+    DrawChecks
+    """
+    rejected = np.asarray(draws.n_rejected if draws.n_rejected is not None else np.zeros(draws.n_subjects))
+    rejected_share = rejected / (rejected + draws.n_draws)
+    ess_share = khat = shift = None
+    corrected = "likelihood" in model.capabilities
+    if corrected:
+        result = importance_correct(draws, model.bind(dataset), stream(seed, _CORRECTION_KEY))
+        ess_share, khat = result.ess / draws.n_draws, result.pareto_k
+        shift = np.stack(
+            [marginal_wasserstein(draws.phi[i], result.draws.phi[i]) for i in range(draws.n_subjects)]
+        )
+    subjects = grade_subjects(
+        draws.subject_ids,
+        out_of_domain=draws.out_of_domain,
+        rejected_share=rejected_share,
+        ess_share=ess_share,
+        pareto_k=khat,
+    )
+    return DrawChecks(subjects, shift, draws.n_draws, corrected)
+
+
+def trust_section(
+    checks: DrawChecks | None,
+    parameter_names: Sequence[str],
+    fits: Sequence[PopulationFit],
+    uncorrected: Sequence[PopulationFit],
+    card: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Collect the contents of the calibration and trust section.
+
+    Parameters
+    ----------
+    checks : DrawChecks or None
+        None when the report has no draws.
+    parameter_names : sequence of str
+    fits, uncorrected : sequence of PopulationFit
+        Uncorrected fits are matched to fits by the name of their population model.
+    card : mapping or None
+        About the estimator: any texts, and under "calibration" the content of its calibration.json.
+
+    Returns
+    -------
+    dict
+        For the template.
+    """
+    card = dict(card or {})
+    calibration = card.pop("calibration", None)
+    pairs = [(fit, raw) for fit in fits for raw in uncorrected if raw.population.name == fit.population.name]
+    return {
+        "introduction": _introduction(checks, calibration),
+        "subjects": None if checks is None else _subject_table(checks, parameter_names),
+        "subject_figures": [] if checks is None or not checks.corrected else [_subject_picture(checks)],
+        "corrected": _correction_table(pairs) if pairs else None,
+        "corrected_text": (
+            "Each population model fitted twice: from the network's draws alone, and with every subject's"
+            " likelihood evaluated exactly by importance sampling. The difference, in standard errors of the"
+            " corrected fit, is the error that the network alone would have caused."
+        ),
+        "card": facts([(key.replace("_", " "), value) for key, value in card.items()]),
+        "checks": _check_table(calibration),
+        "calibration_figures": _calibration_pictures(calibration),
+    }
+
+
+def _introduction(checks: DrawChecks | None, calibration: Mapping[str, Any] | None) -> list[str]:
+    texts = []
+    if checks is None:
+        texts.append("These fits were made without amortized posterior draws; there is nothing to grade.")
+    else:
+        grades = [str(subject.grade) for subject in checks.subjects]
+        parts = [f"{grades.count(g)} {g}" for g in ("green", "amber", "red") if g in grades]
+        texts.append(
+            f"{len(grades)} subjects: {', '.join(parts)}. A subject is green when it lies inside the"
+            " domain the"
+            " estimator was trained on, hardly any draw was wild, and the exact likelihood confirms the draws"
+            " (ESS / M at least 0.3, Pareto k-hat at most 0.7)."
+        )
+        if not checks.corrected:
+            texts.append("The model has no likelihood: the draws could not be checked against it.")
+    if calibration is None:
+        texts.append("No calibration record of an estimator was given with this report.")
+    return texts
+
+
+def _subject_table(checks: DrawChecks, names: Sequence[str]) -> Table:
+    rows = []
+    for i, subject in enumerate(checks.subjects):
+        largest, which = MISSING, ""
+        if checks.shift is not None:
+            j = int(np.argmax(checks.shift[i]))
+            largest, which = fixed(float(checks.shift[i, j])), names[j]
+        grade = str(subject.grade)
+        reasons = "; ".join(subject.reasons)
+        rows.append(
+            row(
+                [
+                    subject.subject_id,
+                    Cell(grade, tag=grade),
+                    fixed(subject.ess_share),
+                    fixed(subject.pareto_k),
+                    percent(100.0 * subject.rejected_share, 1),
+                    Cell(largest, which),
+                    reasons,
+                ]
+            )
+        )
+    header = cells(
+        [
+            "Subject",
+            "Trust",
+            "ESS / M",
+            "k-hat",
+            "Wild draws",
+            Cell("Largest shift", "posterior SD"),
+            "Remarks",
+        ]
+    )
+    caption = (
+        f"{checks.n_draws} draws per subject. ESS / M: effective share of the draws after"
+        " weighting with the exact"
+        " likelihood. Largest shift: Wasserstein distance between raw and corrected draws,"
+        " largest over parameters."
+    )
+    return Table(header, tuple(rows), frozenset({0, 1, 6}), frozenset({6}), caption=caption)
+
+
+def _subject_picture(checks: DrawChecks) -> Picture:
+    text = "Likelihood check of every subject's draws. Green line: limit for green; red line: limit for red."
+    return picture(trust_figure(checks.subjects, TrustThresholds()), "trust", text)
+
+
+def _correction_table(pairs: Sequence[tuple[PopulationFit, PopulationFit]]) -> Table:
+    rows: list[Row] = []
+    for fit, raw in pairs:
+        rows.append(Row(group=fit.population.name))
+        for e in fit.estimates:
+            other = next((r for r in raw.estimates if r.name == e.name), None)
+            if other is None:
+                continue
+            gap = MISSING if not e.se else fixed((other.value - e.value) / e.se)
+            rows.append(
+                row([pretty(e.name), significant(e.value), significant(e.se), significant(other.value), gap])
+            )
+    header = cells(["", "Corrected", "SE", "Network alone", Cell("Difference", "in SE")])
+    return Table(header, tuple(rows))
+
+
+def _check_table(calibration: Mapping[str, Any] | None) -> Table | None:
+    checks = (calibration or {}).get("checks") or {}
+    if not checks:
+        return None
+    rows = tuple(
+        row([str(name).replace("_", " "), Cell("passed" if ok else "failed", tag="pass" if ok else "fail")])
+        for name, ok in checks.items()
+    )
+    return Table(cells(["Check made when the estimator was calibrated", "Result"]), rows, frozenset({0, 1}))
+
+
+def _calibration_pictures(calibration: Mapping[str, Any] | None) -> list[Picture]:
+    if not calibration or "ranks" not in calibration:
+        return []
+    missing = [key for key in ("parameters", "n_draws") if key not in calibration]
+    if missing:
+        raise UsageError(
+            "E_REPORT_CALIBRATION",
+            f"the calibration record is incomplete - it has ranks but no {' and no '.join(missing)} -"
+            " all three"
+            " are needed to draw it - calibrate the estimator again",
+        )
+    ranks = np.asarray(calibration["ranks"], dtype=np.int64)
+    n_draws = int(calibration["n_draws"])
+    ecdf, coverage = ecdf_difference(ranks, n_draws), coverage_from_ranks(ranks, n_draws)
+    n_out = int((~ecdf.inside).sum())
+    text = (
+        f"Simulation-based calibration over {len(ranks)} simulated subjects. Top: ECDF of the"
+        " ranks minus uniform"
+        " with a 95 % simultaneous band per parameter; a curve that leaves it is drawn in red"
+        f" ({n_out} of {len(ecdf.inside)}). Bottom: coverage of central credible intervals with exact 95 %"
+        " binomial intervals."
+    )
+    return [picture(calibration_figure(list(calibration["parameters"]), ecdf, coverage), "calibration", text)]
+
+
+def grade_counts(checks: DrawChecks | None) -> dict[str, int]:
+    """Count the grades.
+
+    Parameters
+    ----------
+    checks : DrawChecks or None
+
+    Returns
+    -------
+    dict
+        Grade to number of subjects; empty without draws.
+    """
+    if checks is None:
+        return {}
+    grades = [str(subject.grade) for subject in checks.subjects]
+    return {grade: grades.count(grade) for grade in ("green", "amber", "red")}
+
+
+def worst_khat(checks: DrawChecks | None) -> float:
+    """Largest finite k-hat over subjects, nan where there is none.
+
+    Parameters
+    ----------
+    checks : DrawChecks or None
+
+    Returns
+    -------
+    float
+    """
+    values = [s.pareto_k for s in checks.subjects if math.isfinite(s.pareto_k)] if checks else []
+    return max(values) if values else math.nan

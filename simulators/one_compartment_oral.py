@@ -1,11 +1,13 @@
 """One-compartment model with first-order absorption and elimination, for oral doses.
 
-Given its individual parameters a patient's weight carries no information about the concentrations: it is a covariate
-of the population model. It shapes the designs (doses in mg/kg), and an estimator sees it only through the dose.
+Given its individual parameters a patient's weight carries no information about the concentrations: it is a
+covariate of the population model. It shapes the designs (doses in mg/kg), and an estimator sees it only
+through the dose.
 
 Absorption and elimination can swap roles: (ka, ke, V) and (ke, ka, V ke/ka) predict the same concentrations
-("flip-flop"). Nothing in the equations forbids ka < ke. The prior separates the two: it has ka > ke with probability
-0.997, and its standard deviations are wide enough for theophylline-like drugs but keep the mirror image improbable.
+("flip-flop"). Nothing in the equations forbids ka < ke. The prior separates the two: it has ka > ke with
+probability 0.997, and its standard deviations are wide enough for theophylline-like drugs but keep the
+mirror image improbable.
 """
 
 import numpy as np
@@ -14,7 +16,7 @@ from amortnlme.data.design_sampler import RandomDesignSampler
 from amortnlme.model.dynamics import LinearCompartments
 from amortnlme.model.error_model import Additive
 from amortnlme.model.individual import IndividualModel, Output
-from amortnlme.model.parameters import Parameter
+from amortnlme.model.parameters import Parameter, ParameterSpace
 from amortnlme.model.prior import NormalPrior
 
 
@@ -36,14 +38,16 @@ MODEL = IndividualModel(
     version="1",
     text="Concentration after oral doses: first-order absorption, one compartment, first-order elimination.",
     source=(
-        "Boeckmann, Sheiner & Beal (1994), NONMEM Users Guide Part V (theophylline); closed form: Gibaldi & Perrier "
-        "(1982), Pharmacokinetics, eq. 1.110; parametrization (ka, ke, V): Pinheiro & Bates (2000), eq. 8.8."
+        "Theophylline: Boeckmann, Sheiner & Beal (1994), NONMEM Users Guide, Part V. Closed form: Gibaldi & "
+        "Perrier (1982), Pharmacokinetics, chapter 1 (one compartment, first-order absorption)."
     ),
-    parameters=(
-        Parameter("ka", "1/h", "log", 1.5, "absorption rate"),
-        Parameter("ke", "1/h", "log", 0.08, "elimination rate"),
-        Parameter("V", "L", "log", 32.0, "apparent volume of distribution (V/F)"),
-        Parameter("a", "mg/L", "log", 0.6, "residual standard deviation", role="error"),
+    parameters=ParameterSpace(
+        (
+            Parameter("ka", "1/h", "log", 1.5, "absorption rate"),
+            Parameter("ke", "1/h", "log", 0.08, "elimination rate"),
+            Parameter("V", "L", "log", 32.0, "apparent volume of distribution (V/F)"),
+            Parameter("a", "mg/L", "log", 0.6, "residual standard deviation", role="error"),
+        )
     ),
     states=("depot", "central"),
     dynamics=LinearCompartments(rhs, dose_state="depot"),

@@ -1,4 +1,4 @@
-"""Random designs for training: what an estimator is taught to see, and the test whether a patient looks like it."""
+"""Random designs for training: what an estimator is taught to see, and whether a patient looks like it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from amortnlme.data.design import DesignBatch, EventKind
 from amortnlme.data.subject import Subject
 
 SCHEDULES = ("uniform", "log", "stratified")
-# A dose is per_kg x weight with per_kg rounded to 0.01 mg/kg, so it may miss its range by half a rounding step.
+# A dose is per_kg x weight with per_kg rounded to 0.01 mg/kg, so it may miss its range by half a rounding
+# step.
 AMOUNT_TOLERANCE = 0.01
 # Doses come at least this fraction of the interval after the one before, whatever the jitter.
 MIN_GAP = 0.125
@@ -86,13 +87,13 @@ class RandomDesignSampler(AbstractDesignSampler):
     dose_amount : tuple of float   [amount]
         Range of the amounts, log-uniform.
     weight : tuple of float, or None   [kg]
-        Range of the body weight (log-normal around 70 kg, SD 0.22, truncated). The first dose is then a rounded
-        amount per kg times the weight, and weight is returned as a covariate.
+        Range of the body weight (log-normal around 70 kg, SD 0.22, truncated). The first dose is then a
+        rounded amount per kg times the weight, and weight is returned as a covariate.
     intervals : tuple of float   [time]
         Dosing intervals, equally likely.
     jitter_probability, time_jitter, amount_jitter : float
-        Probability that a patient's later doses are irregular; SD of their times as a fraction of the interval; SD of
-        their log amounts.
+        Probability that a patient's later doses are irregular; SD of their times as a fraction of the
+        interval; SD of their log amounts.
     horizon : tuple of float   [time]
         Range (log-uniform) of how long after a dose observations may be taken.
     first_sample : float   [time]
@@ -100,7 +101,8 @@ class RandomDesignSampler(AbstractDesignSampler):
     after_last_dose : float
         Probability that an observation follows the last dose rather than any dose.
     schedules : tuple of str
-        Equally likely: "uniform" and "log" (independent times), "stratified" (one time per slice, log-spaced).
+        Equally likely: "uniform" and "log" (independent times), "stratified" (one time per slice,
+        log-spaced).
     infusion_probability : float
         Probability that a patient's doses are infusions.
     infusion_duration : tuple of float   [time]
@@ -134,22 +136,30 @@ class RandomDesignSampler(AbstractDesignSampler):
             pair = getattr(self, name)
             if pair is not None and (len(pair) != 2 or not 0 < pair[0] <= pair[1]):
                 raise DesignError(
-                    "E_DESIGN_SAMPLER", f"{name} is {pair}; a range needs two positive numbers, smallest first."
+                    "E_DESIGN_SAMPLER",
+                    f"{name} is {pair}; a range needs two positive numbers, smallest first.",
                 )
-        for name in ("single_dose_probability", "jitter_probability", "after_last_dose", "infusion_probability"):
+        for name in (
+            "single_dose_probability",
+            "jitter_probability",
+            "after_last_dose",
+            "infusion_probability",
+        ):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise DesignError(
-                    "E_DESIGN_SAMPLER", f"{name} is {getattr(self, name)}; a probability lies between 0 and 1."
+                    "E_DESIGN_SAMPLER",
+                    f"{name} is {getattr(self, name)}; a probability lies between 0 and 1.",
                 )
         if not self.schedules or not set(self.schedules) <= set(SCHEDULES):
             raise DesignError(
-                "E_DESIGN_SAMPLER", f"schedules is {self.schedules}; allowed are {', '.join(SCHEDULES)}, at least one."
+                "E_DESIGN_SAMPLER",
+                f"schedules is {self.schedules}; allowed are {', '.join(SCHEDULES)}, at least one.",
             )
         if not self.intervals or min(self.intervals) <= 0 or not 0 < self.first_sample < self.horizon[0]:
             raise DesignError(
                 "E_DESIGN_SAMPLER",
-                f"intervals {self.intervals} must be positive, and first_sample {self.first_sample} must lie between 0 "
-                f"and the shortest horizon {self.horizon[0]}.",
+                f"intervals {self.intervals} must be positive, and first_sample {self.first_sample} must "
+                f"lie between 0 and the shortest horizon {self.horizon[0]}.",
             )
 
     @property
@@ -176,8 +186,8 @@ class RandomDesignSampler(AbstractDesignSampler):
     def contains(self, subject: Subject) -> tuple[str, ...]:
         """Say why a subject lies outside; see `AbstractDesignSampler.contains`.
 
-        Weight and other covariates are not looked at: given the individual parameters they say nothing about the
-        observations, and an estimator trained under this sampler does not see them.
+        Weight and other covariates are not looked at: given the individual parameters they say nothing about
+        the observations, and an estimator trained under this sampler does not see them.
         """
         design = subject.design
         kinds = set(np.unique(design.kind).tolist())
@@ -192,7 +202,9 @@ class RandomDesignSampler(AbstractDesignSampler):
             reasons.append("it has censored observations; the simulated observations are never censored")
         reasons += self._count_reasons(subject.n_observed, design.n_doses)
         if design.n_doses:
-            reasons += self._dose_reasons(design.dose_times, design.dose_amounts, design.duration[design.is_dose])
+            reasons += self._dose_reasons(
+                design.dose_times, design.dose_amounts, design.duration[design.is_dose]
+            )
             observed = design.observation_times[np.asarray(subject.observed, dtype=bool)]
             reasons += self._time_reasons(observed, design.dose_times)
         return tuple(reasons)
@@ -212,7 +224,7 @@ class RandomDesignSampler(AbstractDesignSampler):
     def _doses(
         self, n: int, first_amount: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Number, times (n, D) and amounts (n, D) of the doses; the first is at time 0."""
+        """Draw number, times (n, D) and amounts (n, D) of the doses; the first is at time 0."""
         low, high = self.doses
         more = rng.integers(low + 1, high + 1, n) if high > low else np.full(n, low)
         n_doses = np.where(rng.random(n) < self.single_dose_probability, low, more)
@@ -232,10 +244,12 @@ class RandomDesignSampler(AbstractDesignSampler):
     def _observations(
         self, n: int, n_doses: np.ndarray, dose_time: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Number and unsorted times (n, O) of the observations."""
+        """Draw number and unsorted times (n, O) of the observations."""
         low, high = self.observations
         count = rng.integers(low, high + 1, n)
-        any_dose = np.minimum((rng.random((n, high)) * n_doses[:, None]).astype(np.int64), n_doses[:, None] - 1)
+        any_dose = np.minimum(
+            (rng.random((n, high)) * n_doses[:, None]).astype(np.int64), n_doses[:, None] - 1
+        )
         last = rng.random((n, high)) < self.after_last_dose
         dose = np.where(last, n_doses[:, None] - 1, any_dose)
         horizon = _log_uniform(self.horizon, n, rng)[:, None]
@@ -296,7 +310,10 @@ class RandomDesignSampler(AbstractDesignSampler):
 
     def _count_reasons(self, n_observed: int, n_doses: int) -> list[str]:
         reasons = []
-        for count, (low, high), what in ((n_observed, self.observations, "observations"), (n_doses, self.doses, "doses")):
+        for count, (low, high), what in (
+            (n_observed, self.observations, "observations"),
+            (n_doses, self.doses, "doses"),
+        ):
             if not low <= count <= high:
                 reasons.append(f"it has {count} {what}; the designs have {low} to {high}")
         return reasons
@@ -322,8 +339,8 @@ class RandomDesignSampler(AbstractDesignSampler):
             short, long = self.infusion_duration
             if (durations[infused] < short).any() or (durations[infused] > long).any():
                 reasons.append(
-                    f"it has an infusion over {durations[infused].min():g} to {durations[infused].max():g}; the designs "
-                    f"have {short:g} to {long:g}"
+                    f"it has an infusion over {durations[infused].min():g} to "
+                    f"{durations[infused].max():g}; the designs have {short:g} to {long:g}"
                 )
         return reasons
 
@@ -337,7 +354,8 @@ class RandomDesignSampler(AbstractDesignSampler):
             delay = float((after - last_dose).max())
             if delay > self.horizon[1]:
                 reasons.append(
-                    f"it has an observation {delay:g} after the last dose; the designs have at most {self.horizon[1]:g}"
+                    f"it has an observation {delay:g} after the last dose; the designs have at most "
+                    f"{self.horizon[1]:g}"
                 )
         return reasons
 
@@ -363,11 +381,15 @@ def design_sampler_from_config(config: dict[str, Any]) -> AbstractDesignSampler:
     DesignError
         E_DESIGN_SAMPLER for an unknown kind or unknown keys.
     """
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key != "kind"}
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config.items()
+        if key != "kind"
+    }
     if config.get("kind") != "random" or set(options) != set(RandomDesignSampler.__dataclass_fields__):
         raise DesignError(
             "E_DESIGN_SAMPLER",
-            f"the stored design sampler {config!r} is not understood. It was written by another version or changed by "
-            f"hand.",
+            f"the stored design sampler {config!r} is not understood. It was written by another version or "
+            "changed by hand.",
         )
     return RandomDesignSampler(**options)

@@ -1,4 +1,4 @@
-"""A model bound to a dataset: likelihoods and gradients for many subjects and many parameter vectors at once."""
+"""A model bound to a dataset: likelihoods and gradients for many subjects and parameter vectors at once."""
 
 from __future__ import annotations
 
@@ -148,14 +148,16 @@ class BoundModel:
         ll : ndarray, shape (S,)   [nats]
         gradient : ndarray, shape (S, d)
         information : ndarray, shape (S, d, d)
-            Positive semi-definite; residual-error parameters included. Censored observations contribute the curvature of
-            their log probability instead of its expectation. Zero where ll is -inf.
+            Positive semi-definite; residual-error parameters included. Censored observations contribute the
+            curvature of their log probability instead of its expectation. Zero where ll is -inf.
 
         I = sum_i (df df' / s^2 + 2 ds ds' / s^2), df and ds total derivatives with respect to phi
         """
         phi = np.asarray(phi, dtype=np.float64)
         if phi.ndim != 2:
-            raise ModelError("E_MODEL_PHI_SHAPE", f"phi has shape {phi.shape}; gauss_newton needs (n_subjects, d).")
+            raise ModelError(
+                "E_MODEL_PHI_SHAPE", f"phi has shape {phi.shape}; gauss_newton needs (n_subjects, d)."
+            )
         S, _, rows = self._shape(phi[:, None, :])
         ll, gradient = np.empty(S), np.empty((S, self.model.d))
         information = np.empty((S, self.model.d, self.model.d))
@@ -168,7 +170,8 @@ class BoundModel:
         if phi.ndim != 3 or phi.shape[0] != self.n_subjects or phi.shape[2] != self.model.d:
             raise ModelError(
                 "E_MODEL_PHI_SHAPE",
-                f"phi has shape {phi.shape}; a bound model needs (S, M, d) = ({self.n_subjects}, any, {self.model.d}).",
+                f"phi has shape {phi.shape}; a bound model needs (S, M, d) = ({self.n_subjects}, any, "
+                f"{self.model.d}).",
             )
         return phi.shape[0], phi.shape[1], np.ascontiguousarray(phi).reshape(-1, phi.shape[2])
 
@@ -188,13 +191,19 @@ class BoundModel:
         censoring = limit = None
         if self.censoring is not None:
             censoring, limit = self.censoring[subject], self.limit[subject]
-        for o, (error_model, columns) in enumerate(zip(program.error_models, program.sigma_columns, strict=True)):
-            mask = observed if len(program.error_models) == 1 else observed & (self.inputs.output[subject] == o)
+        for o, (error_model, columns) in enumerate(
+            zip(program.error_models, program.sigma_columns, strict=True)
+        ):
+            mask = (
+                observed if len(program.error_models) == 1 else observed & (self.inputs.output[subject] == o)
+            )
             # Where this output was not observed any value will do, as long as its density is finite.
             safe = f if mask.all() else np.where(mask, f, 1.0)
             yield columns, mask, error_model.terms(y, safe, psi[:, columns], censoring, limit)
 
-    def _sum_log_density(self, flat: np.ndarray, f: np.ndarray, subject: np.ndarray, status: np.ndarray) -> np.ndarray:
+    def _sum_log_density(
+        self, flat: np.ndarray, f: np.ndarray, subject: np.ndarray, status: np.ndarray
+    ) -> np.ndarray:
         ll = np.zeros(flat.shape[0])
         for _, mask, terms in self._terms(flat, f, subject):
             ll += np.where(mask, terms.ll, 0.0).sum(axis=1)
@@ -216,7 +225,9 @@ class BoundModel:
             ll += np.where(mask, terms.ll, 0.0).sum(axis=1)
             gradient += np.einsum("nm,nmd->nd", np.where(mask, terms.dll_df, 0.0), df)
             for k, column in enumerate(columns):
-                gradient[:, column] += np.where(mask, terms.dll_dsigma[..., k], 0.0).sum(axis=1) * slope[:, column]
+                gradient[:, column] += (
+                    np.where(mask, terms.dll_dsigma[..., k], 0.0).sum(axis=1) * slope[:, column]
+                )
             if information:
                 curvature += _information(terms, mask, df, columns, slope)
         failed = (status != 0) | ~np.isfinite(ll) | ~np.isfinite(gradient).all(axis=1)
@@ -240,7 +251,9 @@ def _information(
     for k, column in enumerate(columns):
         ds[:, :, column] += terms.ds_dsigma[:, :, k] * slope[:, None, column]
     weights = [np.where(mask, w, 0.0) for w in (terms.mean_weight, terms.cross_weight, terms.sd_weight)]
-    total = np.einsum("nm,nmi,nmj->nij", weights[0], dh, dh) + np.einsum("nm,nmi,nmj->nij", weights[2], ds, ds)
+    total = np.einsum("nm,nmi,nmj->nij", weights[0], dh, dh) + np.einsum(
+        "nm,nmi,nmj->nij", weights[2], ds, ds
+    )
     if weights[1].any():
         mixed = np.einsum("nm,nmi,nmj->nij", weights[1], dh, ds)
         total += mixed + mixed.transpose(0, 2, 1)
@@ -262,7 +275,8 @@ def bind_model(model: IndividualModel, dataset: Dataset) -> BoundModel:
     Raises
     ------
     ModelError
-        E_MODEL_COVARIATE_MISSING, E_MODEL_COMPARTMENT, E_MODEL_OUTPUT when the data ask for what the model lacks.
+        E_MODEL_COVARIATE_MISSING, E_MODEL_COMPARTMENT, E_MODEL_OUTPUT when the data ask for what the model
+        lacks.
     """
     inputs = prepare_inputs(model.program, dataset.design_batch())
     y, observed, censoring, limit = dataset.y_padded()

@@ -30,7 +30,8 @@ def censored_log_density(
     limit : ndarray, broadcastable to (..., m), optional
         Other end of the interval; NaN for none.
     columns : tuple of ndarray, each (..., m), modified in place
-        Log density, d/dh, d/ds, and the information in (h, h), (h, s), (s, s), with h the mean on the error scale.
+        Log density, d/dh, d/ds, and the information in (h, h), (h, s), (s, s), with h the mean on the error
+        scale.
 
     P = Phi((upper - h)/s) - Phi((lower - h)/s)   (Beal 2001, method M3)
     """
@@ -54,7 +55,8 @@ def censored_log_density(
     a, b = np.where(np.isfinite(a), a, 0.0), np.where(np.isfinite(b), b, 0.0)
     dh = (at_a - at_b) / spread
     ds = (a * at_a - b * at_b) / spread
-    # Curvature of log P along z = (edge - h)/s is at most 0 (P is log-concave); its negative is the information.
+    # Curvature of log P along z = (edge - h)/s is at most 0 (P is log-concave); its negative is the
+    # information.
     curvature = np.maximum((at_b - at_a) ** 2 + b * at_b - a * at_a, 0.0)
     single = np.where(at_a > 0.0, a, b) * (np.isinf(lower) | np.isinf(upper))
     # One-sided: z moves by -(dh + z ds)/s. Two-sided: the outer product of the score.

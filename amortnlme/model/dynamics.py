@@ -78,7 +78,8 @@ class AbstractDynamics(ABC):
         if self.dose_state not in names.states:
             raise ModelError(
                 "E_MODEL_DOSE_STATE",
-                f"dose_state is {self.dose_state!r}, which is not a state. States: {', '.join(names.states)}.",
+                f"dose_state is {self.dose_state!r}, which is not a state. States: "
+                f"{', '.join(names.states)}.",
             )
         return trace(self.rhs, names)
 

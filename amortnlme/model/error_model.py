@@ -27,7 +27,8 @@ class ErrorTerms:
     dll_df : ndarray, shape (..., m)
     dll_dsigma : ndarray, shape (..., m, n_sigma)
     mean_weight, sd_weight : ndarray, shape (..., m)
-        Expected information: mean_weight (dh)^2 + sd_weight (ds)^2 with h the mean on the error model's scale.
+        Expected information: mean_weight (dh)^2 + sd_weight (ds)^2 with h the mean on the error model's
+        scale.
     dh_df, ds_df : ndarray, shape (..., m)
     ds_dsigma : ndarray, shape (..., m, n_sigma)
     """
@@ -59,7 +60,9 @@ class AbstractErrorModel(ABC):
         return False
 
     @abstractmethod
-    def sd_with_derivatives(self, f: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sd_with_derivatives(
+        self, f: np.ndarray, sigma: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD on the error model's scale, and its derivatives.
 
         Parameters
@@ -235,7 +238,9 @@ class Additive(AbstractErrorModel):
         """Names of the residual-error parameters."""
         return (self.a,)
 
-    def sd_with_derivatives(self, f: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sd_with_derivatives(
+        self, f: np.ndarray, sigma: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
         sd = np.broadcast_to(sigma[..., :1], f.shape)
         return sd, np.zeros_like(f), np.ones((*f.shape, 1))
@@ -252,8 +257,8 @@ class Proportional(AbstractErrorModel):
     Attributes
     ----------
     b : str
-        Name of the relative SD parameter [1]. A prediction of exactly 0 has no density; use Combined for data with
-        samples before the first dose.
+        Name of the relative SD parameter [1]. A prediction of exactly 0 has no density; use Combined for
+        data with samples before the first dose.
     """
 
     b: str
@@ -263,7 +268,9 @@ class Proportional(AbstractErrorModel):
         """Names of the residual-error parameters."""
         return (self.b,)
 
-    def sd_with_derivatives(self, f: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sd_with_derivatives(
+        self, f: np.ndarray, sigma: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
         b = sigma[..., :1]
         return b * np.abs(f), b * np.sign(f), np.abs(f)[..., None]
@@ -282,8 +289,8 @@ class Combined(AbstractErrorModel):
     a, b : str
         Names of the additive SD [observation units] and the relative SD [1].
     convention : str
-        "variance": sd^2 = a^2 + (b f)^2 (two independent errors; NONMEM's Y = F + F*EPS(1) + EPS(2), Monolix's
-        combined2). "sd": sd = a + b |f| (Monolix's combined1).
+        "variance": sd^2 = a^2 + (b f)^2, two independent errors (Y = F + F*EPS(1) + EPS(2); combined2 of
+        Monolix). "sd": sd = a + b |f| (combined1 of Monolix).
 
     Raises
     ------
@@ -300,8 +307,8 @@ class Combined(AbstractErrorModel):
         if self.convention not in ("variance", "sd"):
             raise ModelError(
                 "E_MODEL_ERROR_CONVENTION",
-                f"Combined has the convention {self.convention!r}. Allowed: 'variance' (sd^2 = a^2 + (b f)^2) and "
-                f"'sd' (sd = a + b |f|).",
+                f"Combined has the convention {self.convention!r}. Allowed: 'variance' (sd^2 = a^2 + (b "
+                "f)^2) and 'sd' (sd = a + b |f|).",
             )
 
     @property
@@ -309,7 +316,9 @@ class Combined(AbstractErrorModel):
         """Names of the residual-error parameters."""
         return (self.a, self.b)
 
-    def sd_with_derivatives(self, f: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sd_with_derivatives(
+        self, f: np.ndarray, sigma: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
         a, b = sigma[..., 0:1], sigma[..., 1:2]
         size = np.abs(f)
@@ -345,7 +354,9 @@ class LogNormal(AbstractErrorModel):
         """Whether the residual is normal on the log scale."""
         return True
 
-    def sd_with_derivatives(self, f: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sd_with_derivatives(
+        self, f: np.ndarray, sigma: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
         return np.broadcast_to(sigma[..., :1], f.shape), np.zeros_like(f), np.ones((*f.shape, 1))
 

@@ -1,4 +1,4 @@
-"""The individual model: from one file of plain Python to predictions, sensitivities, simulations and likelihoods."""
+"""The individual model: one file of plain Python gives predictions, sensitivities, draws, likelihoods."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class IndividualModel:
     units : mapping of str to str
         At least "time" and "amount".
     covariates : tuple of str
-        Covariates that the right-hand side or an output uses as p.<name>. Covariates of the population model do not
-        belong here.
+        Covariates that the right-hand side or an output uses as p.<name>. Covariates of the population model
+        do not belong here.
 
     Raises
     ------
@@ -146,7 +146,11 @@ class IndividualModel:
         object.__setattr__(self, "units", MappingProxyType(dict(self.units)))
         _check_declaration(self)
         program = build_program(
-            parameters, self.states, self.covariates, self.dynamics, [(o.name, o.fn, o.error_model) for o in self.outputs]
+            parameters,
+            self.states,
+            self.covariates,
+            self.dynamics,
+            [(o.name, o.fn, o.error_model) for o in self.outputs],
         )
         object.__setattr__(self, "_program", program)
 
@@ -297,7 +301,8 @@ class IndividualModel:
         Raises
         ------
         ModelError
-            E_MODEL_COVARIATE_MISSING, E_MODEL_COMPARTMENT, E_MODEL_OUTPUT when the data ask for what the model lacks.
+            E_MODEL_COVARIATE_MISSING, E_MODEL_COMPARTMENT, E_MODEL_OUTPUT when the data ask for what the
+            model lacks.
         """
         from amortnlme.model.bound import bind_model
 
@@ -311,8 +316,8 @@ class IndividualModel:
         if phi.ndim != 2 or phi.shape[1] != self.d:
             raise ModelError(
                 "E_MODEL_PHI_SHAPE",
-                f"phi has shape {phi.shape}; model {self.name!r} needs (n, {self.d}): one row per parameter vector, "
-                f"columns {', '.join(self.parameters.names)}.",
+                f"phi has shape {phi.shape}; model {self.name!r} needs (n, {self.d}): one row per "
+                f"parameter vector, columns {', '.join(self.parameters.names)}.",
             )
         return phi
 
@@ -352,7 +357,8 @@ def _check_declaration(model: IndividualModel) -> None:
     for name in ("name", "version", "text", "source"):
         if not str(getattr(model, name)).strip():
             raise ModelError(
-                "E_MODEL_UNDOCUMENTED", f"the model's `{name}` is empty. Say it: others have to judge the model by it."
+                "E_MODEL_UNDOCUMENTED",
+                f"the model's `{name}` is empty. Say it: others have to judge the model by it.",
             )
     missing = [kind for kind in REQUIRED_UNITS if not str(model.units.get(kind, "")).strip()]
     if missing:
@@ -362,7 +368,8 @@ def _check_declaration(model: IndividualModel) -> None:
         )
     if not model.states or not model.outputs:
         raise ModelError(
-            "E_MODEL_EMPTY", f"model {model.name!r} needs at least one state and one output; one list is empty."
+            "E_MODEL_EMPTY",
+            f"model {model.name!r} needs at least one state and one output; one list is empty.",
         )
     if model.prior.d != model.parameters.d:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Individual parameters: names, units, and the transform between natural (psi) and unconstrained scale (phi)."""
+"""Individual parameters: names, units, transforms from natural (psi) to unconstrained scale (phi)."""
 
 from __future__ import annotations
 
@@ -53,20 +53,21 @@ class Parameter:
         if not str(self.name).isidentifier() or keyword.iskeyword(self.name):
             raise ModelError(
                 "E_MODEL_PARAMETER_NAME",
-                f"{self.name!r} cannot be a parameter name: the model writes p.<name>. Use letters, digits and "
-                f"underscores, not starting with a digit, and no Python keyword.",
+                f"{self.name!r} cannot be a parameter name: the model writes p.<name>. Use letters, digits "
+                "and underscores, not starting with a digit, and no Python keyword.",
             )
         if not isinstance(self.unit, str) or not self.unit.strip():
             raise ModelError(
                 "E_MODEL_PARAMETER_UNIT",
-                f"parameter {self.name!r} has no unit. Give one, for instance '1/h', or '1' if it is dimensionless.",
+                f"parameter {self.name!r} has no unit. Give one, for instance '1/h', or '1' if it is "
+                "dimensionless.",
             )
         if self.role not in ROLES:
             raise ModelError(
                 "E_MODEL_PARAMETER_ROLE",
                 f"parameter {self.name!r} has the role {self.role!r}. Allowed: {', '.join(ROLES)}.",
             )
-        if not bool(transform(self.transform).in_domain(np.float64(self.typical))):
+        if not bool(transform(self.transform).in_domain(np.asarray(self.typical, dtype=float))):
             raise ModelError(
                 "E_MODEL_PARAMETER_TYPICAL",
                 f"parameter {self.name!r} has the typical value {self.typical}, which the transform "
@@ -95,12 +96,15 @@ class ParameterSpace:
         object.__setattr__(self, "parameters", tuple(self.parameters))
         names = [parameter.name for parameter in self.parameters]
         if not names:
-            raise ModelError("E_MODEL_NO_PARAMETERS", "the model declares no parameters. Declare at least one.")
+            raise ModelError(
+                "E_MODEL_NO_PARAMETERS", "the model declares no parameters. Declare at least one."
+            )
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ModelError(
                 "E_MODEL_DUPLICATE_PARAMETER",
-                f"parameter {twice[0]!r} is declared {names.count(twice[0])} times. Give each parameter its own name.",
+                f"parameter {twice[0]!r} is declared {names.count(twice[0])} times. Give each parameter "
+                "its own name.",
             )
 
     @property
@@ -191,7 +195,7 @@ class ParameterSpace:
         return self._columnwise("inverse", phi)
 
     def dpsi_dphi(self, phi: np.ndarray) -> np.ndarray:
-        """Derivative of each natural parameter with respect to its unconstrained one.
+        """Differentiate each natural parameter with respect to its unconstrained one.
 
         Parameters
         ----------
@@ -257,8 +261,8 @@ class ParameterSpace:
             if set(entry) != expected:
                 raise ModelError(
                     "E_MODEL_CONFIG",
-                    f"a stored parameter has the keys {sorted(entry)}; expected {sorted(expected)}. "
-                    f"The file was written by another version or changed by hand.",
+                    f"a stored parameter has the keys {sorted(entry)}; expected {sorted(expected)}. The "
+                    "file was written by another version or changed by hand.",
                 )
         return cls(
             tuple(
@@ -279,11 +283,13 @@ class ParameterSpace:
         if values.shape[-1:] != (self.d,):
             raise ModelError(
                 "E_MODEL_PARAMETER_SHAPE",
-                f"parameter values have shape {values.shape}; the last axis must hold the {self.d} parameters "
-                f"{', '.join(self.names)}.",
+                f"parameter values have shape {values.shape}; the last axis must hold the {self.d} "
+                f"parameters {', '.join(self.names)}.",
             )
         out = np.empty(values.shape)
-        with np.errstate(all="ignore"):  # absurd values become inf or NaN, which the solver reports as a status
+        with np.errstate(
+            all="ignore"
+        ):  # absurd values become inf or NaN, which the solver reports as a status
             for i, parameter in enumerate(self.parameters):
                 out[..., i] = getattr(transform(parameter.transform), method)(values[..., i])
         return out

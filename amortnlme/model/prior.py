@@ -86,8 +86,8 @@ class NormalPrior(AbstractPrior):
             raise ModelError(
                 "E_PRIOR_SHAPE",
                 f"NormalPrior got a mean of shape {self._mean.shape} and "
-                f"{'sd' if covariance is None else 'covariance'} of shape {spread.shape}. Give (d,) and (d,), or (d, d) "
-                f"for a covariance.",
+                f"{'sd' if covariance is None else 'covariance'} of shape {spread.shape}. Give (d,) and "
+                "(d,), or (d, d) for a covariance.",
             )
         self._sd = spread if covariance is None else None
         self._covariance = np.diag(spread**2) if covariance is None else spread
@@ -100,8 +100,8 @@ class NormalPrior(AbstractPrior):
         except np.linalg.LinAlgError as fault:
             raise ModelError(
                 "E_PRIOR_NOT_POSITIVE",
-                "NormalPrior needs a finite mean and positive standard deviations (or a symmetric positive definite "
-                f"covariance); got {spread.tolist()}.",
+                "NormalPrior needs a finite mean and positive standard deviations (or a symmetric "
+                f"positive definite covariance); got {spread.tolist()}.",
             ) from fault
         for array in (self._mean, self._covariance, self._chol):
             array.setflags(write=False)
@@ -170,9 +170,13 @@ def prior_from_config(config: dict[str, Any]) -> AbstractPrior:
     ModelError
         E_PRIOR_CONFIG for an unknown kind or unknown keys.
     """
-    if config.get("kind") == "normal" and set(config) in ({"kind", "mean", "sd"}, {"kind", "mean", "covariance"}):
+    if config.get("kind") == "normal" and set(config) in (
+        {"kind", "mean", "sd"},
+        {"kind", "mean", "covariance"},
+    ):
         return NormalPrior(config["mean"], config.get("sd"), covariance=config.get("covariance"))
     raise ModelError(
         "E_PRIOR_CONFIG",
-        f"the stored prior {config!r} is not understood. Allowed: kind 'normal' with mean and sd or covariance.",
+        f"the stored prior {config!r} is not understood. Allowed: kind 'normal' with mean and sd or "
+        "covariance.",
     )

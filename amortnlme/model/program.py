@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
-import sympy
 
 from amortnlme.core.errors import DesignError, ModelError
 from amortnlme.data.design import DesignBatch, EventKind
@@ -16,7 +15,7 @@ from amortnlme.model.parameters import ParameterSpace
 from amortnlme.solve.observables import Observables
 from amortnlme.solve.schedule import MAX_RUNNING, Records, Schedule, covariate_segments, make_schedule
 from amortnlme.solve.solver import AbstractSolver
-from amortnlme.solve.trace import ModelFunction, Names, trace_output
+from amortnlme.solve.trace import ModelFunction, Names, canonical_text, trace_output, used_names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +103,8 @@ class Program:
         if not sensitivities:
             return f, None, status
         slope = self.parameters.dpsi_dphi(phi)[:, None, self.structural]
-        structural = self.observables.sensitivities(*arguments) * slope
+        with np.errstate(all="ignore"):  # a failed row may hold anything; its status says so
+            structural = self.observables.sensitivities(*arguments) * slope
         if len(self.structural) == self.parameters.d:
             return f, structural, status
         df_dphi = np.zeros((*f.shape, self.parameters.d))
@@ -165,7 +165,7 @@ def build_program(
     names = Names(states, tuple(parameters.names[i] for i in structural), covariates)
     traced = dynamics.trace(names)
     expressions = [trace_output(fn, names, traced.symbols, name) for name, fn, _ in outputs]
-    _check_all_used(parameters, names, [*traced.derivatives, *expressions], traced.symbols.parameters, outputs)
+    _check_all_used(parameters, used_names(traced, expressions), outputs)
     return Program(
         parameters=parameters,
         states=states,
@@ -176,8 +176,8 @@ def build_program(
         observables=Observables.from_expressions(traced.symbols, expressions),
         error_models=tuple(model for *_, model in outputs),
         sigma_columns=tuple(_sigma_columns(parameters, name, model) for name, _, model in outputs),
-        derivative_text=tuple(sympy.sstr(e, order="lex") for e in traced.derivatives),
-        output_text=tuple(sympy.sstr(e, order="lex") for e in expressions),
+        derivative_text=tuple(canonical_text(e) for e in traced.derivatives),
+        output_text=tuple(canonical_text(e) for e in expressions),
     )
 
 
@@ -234,8 +234,8 @@ def _covariate_values(program: Program, batch: DesignBatch) -> np.ndarray:
     if missing:
         raise ModelError(
             "E_MODEL_COVARIATE_MISSING",
-            f"the model uses the covariate {missing[0]!r}, which the data do not have. "
-            f"They have: {', '.join(batch.covariates) or 'none'}.",
+            f"the model uses the covariate {missing[0]!r}, which the data do not have. They have: "
+            f"{', '.join(batch.covariates) or 'none'}.",
         )
     shape = batch.time.shape
     values = np.zeros((*shape, len(program.covariates)))
@@ -246,8 +246,8 @@ def _covariate_values(program: Program, batch: DesignBatch) -> np.ndarray:
         if not np.isfinite(values[:, :, i][inside]).all():
             raise ModelError(
                 "E_MODEL_COVARIATE_MISSING",
-                f"the covariate {name!r} has missing or infinite values in the data, but the model needs it. "
-                f"Impute it or drop those subjects.",
+                f"the covariate {name!r} has missing or infinite values in the data, but the model needs "
+                "it. Impute it or drop those subjects.",
             )
     return values
 
@@ -259,20 +259,24 @@ def _check_numbers(program: Program, batch: DesignBatch) -> None:
         raise ModelError(
             "E_MODEL_COMPARTMENT",
             f"a dose goes to compartment {int(batch.compartment[beyond][0])}, but the model has "
-            f"{len(program.states)}: {', '.join(f'{i} {s}' for i, s in enumerate(program.states, 1))}. Correct CMT.",
+            f"{len(program.states)}: {', '.join(f'{i} {s}' for i, s in enumerate(program.states, 1))}. "
+            "Correct CMT.",
         )
     wanted = int(np.max(batch.observation_output, initial=0))
     if wanted > len(program.error_models):
         raise ModelError(
             "E_MODEL_OUTPUT",
-            f"an observation is of outcome {wanted} (DVID), but the model has {len(program.error_models)} output(s).",
+            f"an observation is of outcome {wanted} (DVID), but the model has {len(program.error_models)} "
+            "output(s).",
         )
-    overlapping = (batch.kind == EventKind.INFUSION) & (batch.ss > 0) & (batch.duration >= MAX_RUNNING * batch.ii)
+    overlapping = (
+        (batch.kind == EventKind.INFUSION) & (batch.ss > 0) & (batch.duration >= MAX_RUNNING * batch.ii)
+    )
     if overlapping.any():
         raise DesignError(
             "E_DESIGN_STEADY_STATE",
-            f"a steady-state infusion lasts {float(batch.duration[overlapping][0])}, more than {MAX_RUNNING} of its "
-            f"intervals II. Give it as one long infusion.",
+            f"a steady-state infusion lasts {float(batch.duration[overlapping][0])}, more than "
+            f"{MAX_RUNNING} of its intervals II. Give it as one long infusion.",
         )
 
 
@@ -281,26 +285,22 @@ def _sigma_columns(parameters: ParameterSpace, output: str, model: AbstractError
         if name not in parameters.names or parameters.parameters[parameters.index(name)].role != "error":
             raise ModelError(
                 "E_MODEL_ERROR_PARAMETER",
-                f"the error model of output {output!r} uses {name!r}, which is not a parameter with role='error'. "
-                f"Declare it, with a unit and a transform.",
+                f"the error model of output {output!r} uses {name!r}, which is not a parameter with "
+                "role='error'. Declare it, with a unit and a transform.",
             )
     return parameters.indices(model.names)
 
 
 def _check_all_used(
     parameters: ParameterSpace,
-    names: Names,
-    expressions: Sequence[sympy.Expr],
-    symbols: Sequence[sympy.Symbol],
+    used: Set[str],
     outputs: Sequence[tuple[str, ModelFunction, AbstractErrorModel]],
 ) -> None:
-    used_symbols = set().union(*(e.free_symbols for e in expressions))
-    idle = [name for name, symbol in zip(names.parameters, symbols, strict=True) if symbol not in used_symbols]
-    named = {name for *_, model in outputs for name in model.names}
-    idle += [p.name for p in parameters.parameters if p.role == "error" and p.name not in named]
+    used = used | {name for *_, model in outputs for name in model.names}
+    idle = [name for name in parameters.names if name not in used]
     if idle:
         raise ModelError(
             "E_MODEL_UNUSED_PARAMETER",
-            f"parameter {idle[0]!r} enters neither the dynamics nor an output nor an error model, so nothing could "
-            f"ever be learnt about it. Use it or remove it.",
+            f"parameter {idle[0]!r} enters neither the dynamics nor an output nor an error model, so "
+            "nothing could ever be learnt about it. Use it or remove it.",
         )

@@ -1,1 +1,1 @@
-"""amortnlme.solve"""
+"""Numerical kernels: from traced equations and plain arrays to states and sensitivities."""

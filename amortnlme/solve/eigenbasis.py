@@ -7,14 +7,13 @@ import math
 import numpy as np
 from numba import njit
 
-# Cancellation allowed in an entry of V exp(L t) V^-1. Sensitivities pass through the basis three times and so lose
-# up to its cube: 40^3 x 1.1e-16 = 7e-12 relative. Beyond it (nearly equal rates) the matrix exponential takes over.
+# Cancellation allowed in an entry of V exp(L t) V^-1. Sensitivities pass through the basis three times and
+# so lose up to its cube: 40^3 x 1.1e-16 = 7e-12 relative. Beyond it (nearly equal rates) the matrix
+# exponential takes over.
 MAX_CANCELLATION = 40.0
 
 
-def eigenbases(
-    K: np.ndarray, is_triangular: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def eigenbases(K: np.ndarray, is_triangular: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues, eigenvectors and inverse eigenvectors of rate matrices.
 
     Parameters
@@ -32,23 +31,25 @@ def eigenbases(
         1 where the eigenbasis is real and cancels little, else 0.
     """
     R, n = K.shape[:2]
-    modal = np.isfinite(K).all(axis=(1, 2)).astype(np.int64)
+    modal: np.ndarray = np.all(np.isfinite(K), axis=(1, 2)).astype(np.int64)
     V = np.zeros((R, n, n))
     W = np.zeros((R, n, n))
     if is_triangular:
         values = np.ascontiguousarray(np.diagonal(K, axis1=1, axis2=2))
     else:
+        # Squares of larger entries overflow inside LAPACK, which then may not converge.
+        modal &= np.abs(K).max(axis=(1, 2)) < 1e100
         found, vectors = np.linalg.eig(np.where(modal[:, None, None] == 1, K, 0.0))
-        modal &= (found.imag == 0.0).all(axis=1)
-        values = np.ascontiguousarray(found.real)
-        V[:] = vectors.real
+        modal &= np.all(np.imag(found) == 0.0, axis=1)
+        values = np.ascontiguousarray(np.real(found))
+        V[:] = np.real(vectors)
     _complete(K, values, V, W, modal, is_triangular)
     return values, V, W, modal
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _triangular_vectors(K, values, V, W):
-    """Unit lower triangular eigenvectors by forward substitution, and their inverse."""
+    """Find unit lower triangular eigenvectors by forward substitution, and their inverse."""
     n = K.shape[0]
     for k in range(n):
         for i in range(n):
@@ -59,7 +60,8 @@ def _triangular_vectors(K, values, V, W):
             total = 0.0
             for j in range(k, i):
                 total += K[i, j] * V[j, k]
-            # Uncoupled states may share an eigenvalue; coupled ones make this infinite, which the check finds.
+            # Uncoupled states may share an eigenvalue; coupled ones make this infinite, which the check
+            # finds.
             V[i, k] = 0.0 if total == 0.0 else total / (values[k] - values[i])
         for i in range(k + 1, n):
             total = 0.0

@@ -123,8 +123,8 @@ def expm_frechet(a, da, size, n_derivatives, value, derivative, scratch, dscratc
     """Matrix exponential and its Frechet derivatives in given directions, by scaling and squaring.
 
     The diagonal is shifted so that the matrix of a compartment system (non-negative off-diagonals) becomes
-    non-negative: then nothing cancels, neither in the Taylor series nor in the squarings, and small entries keep
-    their relative accuracy.
+    non-negative: then nothing cancels, neither in the Taylor series nor in the squarings, and small entries
+    keep their relative accuracy.
 
     Parameters
     ----------
@@ -192,7 +192,8 @@ def solve_in_place(matrix, right):
     matrix : ndarray, shape (n, n)
         Overwritten.
     right : ndarray, shape (k, n)
-        One right-hand side per row; overwritten with the solutions. A singular matrix gives non-finite values.
+        One right-hand side per row; overwritten with the solutions. A singular matrix gives non-finite
+        values.
     """
     n = matrix.shape[0]
     for column in range(n):
@@ -219,7 +220,9 @@ def solve_in_place(matrix, right):
             right[k, i] = total / matrix[i, i]
 
 
-def matrix_exponential(matrix: np.ndarray, directions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def matrix_exponential(
+    matrix: np.ndarray, directions: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Exponential of one small matrix and its Frechet derivatives.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Linear compartment systems dx/dt = K(psi, covariates) x + input, solved in closed form from event to event."""
+"""Linear compartment systems dx/dt = K(psi, covariates) x + input, solved in closed form between events."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LinearSystem:
     Attributes
     ----------
     order : tuple of int
-        Declared index of each internal state. Internally a state comes after the states that feed it, which makes K
-        lower triangular whenever the compartments form no loop.
+        Declared index of each internal state. Internally a state comes after the states that feed it, which
+        makes K lower triangular whenever the compartments form no loop.
     is_triangular : bool
     sensitive : tuple of int
         Columns of psi that occur in K.
@@ -80,7 +80,9 @@ class LinearSystem:
             _entries=tuple((internal[i], internal[j]) for i, j in cells),
             _derivative_entries=tuple((q, internal[i], internal[j]) for q, i, j, _ in slopes),
             _values=compile_numpy(traced.symbols, values),
-            _values_and_derivatives=compile_numpy(traced.symbols, [*values, *(slope for *_, slope in slopes)]),
+            _values_and_derivatives=compile_numpy(
+                traced.symbols, [*values, *(slope for *_, slope in slopes)]
+            ),
         )
 
     def rates(
@@ -119,7 +121,7 @@ class LinearSystem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearSolver(AbstractSolver):
-    """Closed-form solver: eigenbasis per row, matrix exponential where the eigenbasis is not to be trusted."""
+    """Closed-form solver: eigenbasis per row, matrix exponential where that cannot be trusted."""
 
     system: LinearSystem
 
@@ -162,7 +164,9 @@ class LinearSolver(AbstractSolver):
             )
 
         for_each_chunk(N, task)
-        return StateSolution(x, status, s if sensitivities else None, system.sensitive if sensitivities else ())
+        return StateSolution(
+            x, status, s if sensitivities else None, system.sensitive if sensitivities else ()
+        )
 
 
 def _require_linear(traced: TracedSystem) -> None:
@@ -170,23 +174,26 @@ def _require_linear(traced: TracedSystem) -> None:
         return
     moving = {traced.symbols.time, *traced.symbols.states}
     for name, f, row in zip(traced.names.states, traced.derivatives, traced.jacobian, strict=True):
-        culprits = sorted(str(s)[2:] if s != traced.symbols.time else "t" for e in row for s in e.free_symbols & moving)
+        culprits = sorted(
+            str(s)[2:] if s != traced.symbols.time else "t" for e in row for s in e.free_symbols & moving
+        )
         if culprits:
             raise ModelError(
                 "E_MODEL_NOT_LINEAR",
                 f"d{name}/dt = {f} is not linear with constant rates: its rates depend on {culprits[0]!r}. "
-                f"LinearCompartments needs dy/dt = K y with K free of states and time.",
+                "LinearCompartments needs dy/dt = K y with K free of states and time.",
             )
         if sympy.simplify(f.subs({s: 0 for s in traced.symbols.states})) != 0:
             raise ModelError(
                 "E_MODEL_NOT_LINEAR",
-                f"d{name}/dt = {f} has a part that does not vanish with the states (a constant or time-dependent "
-                f"input). LinearCompartments needs dy/dt = K y; give inputs as doses or infusions.",
+                f"d{name}/dt = {f} has a part that does not vanish with the states (a constant or "
+                "time-dependent input). LinearCompartments needs dy/dt = K y; give inputs as doses or "
+                "infusions.",
             )
 
 
 def _feeding_order(coupled: list[list[bool]]) -> tuple[tuple[int, ...], bool]:
-    """Order the states so that each comes after those that feed it; (declared order, False) if there is a loop."""
+    """Order the states so that each follows those that feed it; (declared order, False) if they loop."""
     n = len(coupled)
     order: list[int] = []
     while len(order) < n:

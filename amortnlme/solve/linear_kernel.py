@@ -1,7 +1,8 @@
 """Event-to-event propagation of dx/dt = K x + r and its sensitivities, compiled once for all models.
 
 Within one covariate segment a row is kept in *basis coordinates* z = W x. With a well-conditioned eigenbasis
-(`modal`) the coordinates decouple; otherwise the basis is the identity and every interval takes a matrix exponential.
+(`modal`) the coordinates decouple; otherwise the basis is the identity and every interval takes a matrix
+exponential.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Rates(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch memory of one thread; `z`, `S`, `rate` are the state, its sensitivities and the running input."""
+    """Scratch memory of one thread; `z`, `S`, `rate` are state, sensitivities and running input."""
 
     z: np.ndarray
     S: np.ndarray
@@ -92,9 +93,11 @@ def make_work(n: int, p: int) -> Work:
 
 
 # Hot functions take plain arrays: extracting an array from a named tuple counts references at every use.
+# Literal arguments are wrapped (np.int64(0), np.bool_(False)), because Numba compiles a function again for
+# each literal.
 @njit(cache=True, nogil=True, error_model="numpy")
 def _apply(matrix, vector, scratch):
-    """vector <- matrix @ vector."""
+    """Overwrite vector with matrix @ vector."""
     n = vector.shape[0]
     for i in range(n):
         total = 0.0
@@ -162,7 +165,8 @@ def _advance_full(K, dK, dt, has_input, work):
     value = work.big[1]
     derivative = work.dbig[1]
     if not expm_frechet(a, da, size, p, value, derivative, work.big[2:], work.dbig[2]):
-        work.z[:] = np.nan
+        for i in range(n):
+            work.z[i] = math.nan
         return
     for q in range(p):
         _apply(value, work.S[q], work.e)
@@ -259,41 +263,46 @@ def _refresh_input(rates, r, work):
 def _steady_state(rates, r, events, g, e, compartment, work):
     """Leave in z and S the state just before a dose of an endlessly repeated regimen.
 
-    One period maps x to E x + q, with q the response to the regimen from rest; the fixed point is (I - E)^-1 q, and
-    its derivative (I - E)^-1 (dq + dE x).
+    One period maps x to E x + q, with q the response to the regimen from rest; the fixed point is (I - E)^-1
+    q, and its derivative (I - E)^-1 (dq + dE x).
     """
     n = work.z.shape[0]
     p = work.S.shape[0]
     period = events.ii[g, e]
+    idle = np.bool_(False)
+    one = np.int64(1)
     amount = events.amount[g, e]
-    work.z[:] = 0.0
-    work.S[:] = 0.0
+    _clear(work.z, work.S, work.u, work.right[0])
     if events.action[g, e] == BOLUS:
         for i in range(n):
             work.z[i] = rates.W[r, i, compartment] * amount
-        _advance(rates, r, period, False, work)
+        _advance(rates, r, period, idle, work)
     else:
         running = events.running[g, e]
         first = events.duration[g, e] - running * period
         _set_input(rates, r, compartment, amount * (running + 1), work)
-        _advance(rates, r, first, True, work)
+        _advance(rates, r, first, np.bool_(True), work)
         _set_input(rates, r, compartment, amount * running, work)
         _advance(rates, r, period - first, running > 0, work)
-    work.right[0] = work.z
-    for q in range(p):
-        work.right[q + 1] = work.S[q]
-    _solve_period(rates, r, period, 0, 1, work)
-    work.z[:] = work.right[0]
-    work.S[:] = 0.0
+    right = work.right
+    for i in range(n):
+        right[0, i] = work.z[i]
+        for q in range(p):
+            right[q + 1, i] = work.S[q, i]
+            work.S[q, i] = 0.0
+    _solve_period(rates, r, period, one - 1, one, work)
+    for i in range(n):
+        work.z[i] = right[0, i]
     if p > 0:
-        _advance(rates, r, period, False, work)
+        _advance(rates, r, period, idle, work)
         for q in range(p):
             for i in range(n):
-                work.right[q + 1, i] += work.S[q, i]
-        _solve_period(rates, r, period, 1, p + 1, work)
-        for q in range(p):
-            work.S[q] = work.right[q + 1]
-        work.z[:] = work.right[0]
+                right[q + 1, i] += work.S[q, i]
+        _solve_period(rates, r, period, one, p + 1, work)
+        for i in range(n):
+            work.z[i] = right[0, i]
+            for q in range(p):
+                work.S[q, i] = right[q + 1, i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -303,7 +312,8 @@ def _solve_period(rates, r, period, first, last, work):
     if rates.modal[r]:
         for k in range(first, last):
             for i in range(n):
-                # An idle mode that never decays stays idle; a fed one has no steady state and becomes infinite.
+                # An idle mode that never decays stays idle; a fed one has no steady state and becomes
+                # infinite.
                 if work.right[k, i] != 0.0:
                     work.right[k, i] /= -math.expm1(rates.eigenvalues[r, i] * period)
         return
@@ -312,8 +322,10 @@ def _solve_period(rates, r, period, first, last, work):
         for j in range(n):
             a[i, j] = rates.K[r, i, j] * period
     value = work.big[1]
-    if not expm_frechet(a, work.dbig[0], n, 0, value, work.dbig[1], work.big[2:], work.dbig[2]):
-        work.right[first:last] = np.nan
+    if not expm_frechet(a, work.dbig[0], n, np.int64(0), value, work.dbig[1], work.big[2:], work.dbig[2]):
+        for k in range(first, last):
+            for i in range(n):
+                work.right[k, i] = math.nan
         return
     for i in range(n):
         for j in range(n):
@@ -333,17 +345,18 @@ def _dose(rates, r, events, g, e, compartment, n_running, work):
         work.rate[compartment] -= amount
         if n_running == 0:
             # Differences of rates leave rounding residues, which must not drip on.
-            work.rate[:] = 0.0
+            for i in range(n):
+                work.rate[i] = 0.0
         _refresh_input(rates, r, work)
         return n_running
     if ss > 0:
         if ss == 1:
-            work.z[:] = 0.0
-            work.S[:] = 0.0
-            work.rate[:] = 0.0
-            n_running = 0
-        work.z0[:] = work.z
-        work.S0[:] = work.S
+            _clear(work.z, work.S, work.u, work.rate)
+            n_running = np.int64(0)
+        for i in range(n):
+            work.z0[i] = work.z[i]
+            for q in range(work.S.shape[0]):
+                work.S0[q, i] = work.S[q, i]
         _steady_state(rates, r, events, g, e, compartment, work)
         for i in range(n):
             work.z[i] += work.z0[i]
@@ -399,28 +412,35 @@ def propagate(first, last, design_index, n_segments, events, rates, order, posit
         Declared index of each internal state, and the inverse.
     work : Work
     x : ndarray, shape (N, m, n)
-        Receives the states at the observations, in declared order; columns a design does not have are untouched.
+        Receives the states at the observations, in declared order; columns a design does not have are
+        untouched.
     s : ndarray, shape (N, m, p, n)
         Receives dx/d(rate parameter).
     status : ndarray of int, shape (N,)
         Receives 0, or 2 for a row with a non-finite state.
     """
-    time, action, slot, segment, count = events.time, events.action, events.slot, events.segment, events.count
+    time, action, slot, segment, count = (
+        events.time,
+        events.action,
+        events.slot,
+        events.segment,
+        events.n_events,
+    )
     compartment, amount, ss = events.compartment, events.amount, events.ss
     eigenvalues, V, W, modal = rates.eigenvalues, rates.V, rates.W, rates.modal
     z, S, u, A, e = work.z, work.S, work.u, work.A, work.e
     for row in range(first, last):
         g = design_index[row]
         _clear(z, S, u, work.rate)
-        n_running = 0
-        r = -1
+        n_running = np.int64(0)
+        r = np.int64(-1)
         finite = True
         for k in range(count[g]):
             what = action[g, k]
             dt = time[g, k] - time[g, k - 1] if k > 0 else 0.0
             if what == RESET:
                 _clear(z, S, u, work.rate)
-                n_running = 0
+                n_running = np.int64(0)
             elif dt > 0.0:
                 if modal[r]:
                     _advance_modal(eigenvalues, r, dt, n_running > 0, z, S, u, A, e)
@@ -436,6 +456,6 @@ def propagate(first, last, design_index, n_segments, events, rates, order, posit
                 into = position[compartment[g, k]]
                 for i in range(z.shape[0]):
                     z[i] += W[r, i, into] * amount[g, k]
-            elif what == BOLUS or what == INFUSION_START or what == INFUSION_END:
+            elif what in (BOLUS, INFUSION_START, INFUSION_END):
                 n_running = _dose(rates, r, events, g, k, position[compartment[g, k]], n_running, work)
         status[row] = STATUS_OK if finite else STATUS_NON_FINITE

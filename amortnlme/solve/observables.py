@@ -61,7 +61,12 @@ class Observables:
         )
 
     def evaluate(
-        self, solution: StateSolution, psi: np.ndarray, time: np.ndarray, output: np.ndarray, covariates: np.ndarray
+        self,
+        solution: StateSolution,
+        psi: np.ndarray,
+        time: np.ndarray,
+        output: np.ndarray,
+        covariates: np.ndarray,
     ) -> np.ndarray:
         """Predictions at the observations.
 
@@ -90,9 +95,14 @@ class Observables:
         return f
 
     def sensitivities(
-        self, solution: StateSolution, psi: np.ndarray, time: np.ndarray, output: np.ndarray, covariates: np.ndarray
+        self,
+        solution: StateSolution,
+        psi: np.ndarray,
+        time: np.ndarray,
+        output: np.ndarray,
+        covariates: np.ndarray,
     ) -> np.ndarray:
-        """Derivatives of the predictions with respect to psi: direct part plus the part through the states.
+        """Differentiate the predictions with respect to psi: directly and through the states.
 
         Parameters
         ----------

@@ -56,7 +56,7 @@ class Events(NamedTuple):
     running : ndarray of int, shape (n, e)
         At a steady-state infusion: how many earlier infusions of the regimen still run.
     slot, segment : ndarray of int, shape (n, e)
-    count : ndarray of int, shape (n,)
+    n_events : ndarray of int, shape (n,)
         Number of events of each design, up to its last observation.
     """
 
@@ -70,7 +70,7 @@ class Events(NamedTuple):
     running: np.ndarray
     slot: np.ndarray
     segment: np.ndarray
-    count: np.ndarray
+    n_events: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +102,7 @@ class Schedule:
 
 
 def covariate_segments(values: np.ndarray, n_records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the distinct covariate values along each design.
+    """Enumerate the distinct covariate values along each design.
 
     Parameters
     ----------
@@ -144,7 +144,8 @@ def make_schedule(records: Records, n_observations: int, segment_covariates: np.
     -------
     Schedule
     """
-    # Fresh contiguous copies: a read-only or strided array would be another type, and compile the kernel again.
+    # Fresh contiguous copies: a read-only or strided array would be another type, and compile the kernel
+    # again.
     floats = ("time", "amount", "duration", "ii")
     plain = Records(
         *(
@@ -159,8 +160,8 @@ def make_schedule(records: Records, n_observations: int, segment_covariates: np.
     shape = (plain.time.shape[0], plain.time.shape[1] + extra)
     events = _empty_events(shape)
     _expand(plain, events, max(1, extra))
-    width = max(1, int(events.count.max(initial=1)))
-    trimmed = Events(*(np.ascontiguousarray(a[:, :width]) for a in events[:-1]), events.count)
+    width = max(1, int(events.n_events.max(initial=1)))
+    trimmed = Events._make([*(np.ascontiguousarray(a[:, :width]) for a in events[:-1]), events.n_events])
     return Schedule(trimmed, n_observations, np.array(segment_covariates, dtype=np.float64, order="C"))
 
 
@@ -182,7 +183,7 @@ def _empty_events(shape: tuple[int, int]) -> Events:
         running=integers(),
         slot=integers(),
         segment=integers(),
-        count=np.zeros(shape[0], dtype=np.int64),
+        n_events=np.zeros(shape[0], dtype=np.int64),
     )
 
 
@@ -212,7 +213,7 @@ def _emit_ends(g, until, segment, e, n_pending, ends, time, action, compartment,
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _register_ends(time, duration, ii, ss, rate, compartment, n_pending, ends):
-    """Register the end of an infusion, and those of earlier doses of a steady-state regimen that still run."""
+    """Register the end of an infusion, and those of earlier doses of a steady-state regimen."""
     running = 0
     if ss > 0 and ii > 0.0:
         while (running + 1) * ii < duration and running + 1 < MAX_RUNNING:
@@ -230,9 +231,14 @@ def _expand(records, events, n_ends):
     time, kind, compartment, amount = records.time, records.kind, records.compartment, records.amount
     duration, ii, ss, slot, segment = records.duration, records.ii, records.ss, records.slot, records.segment
     n_records = records.n_records
-    to_time, to_action, to_compartment, to_amount = events.time, events.action, events.compartment, events.amount
+    to_time, to_action, to_compartment, to_amount = (
+        events.time,
+        events.action,
+        events.compartment,
+        events.amount,
+    )
     to_duration, to_ii, to_ss, to_running = events.duration, events.ii, events.ss, events.running
-    to_slot, to_segment, count = events.slot, events.segment, events.count
+    to_slot, to_segment, n_events = events.slot, events.segment, events.n_events
     ends = np.empty((n_ends, 3))
     for g in range(time.shape[0]):
         e = 0
@@ -243,10 +249,10 @@ def _expand(records, events, n_ends):
             what = kind[g, k]
             if n_pending > 0 and what != RECORD_RESET:
                 e, n_pending = _emit_ends(
-                    g, time[g, k], current, e, n_pending, ends, to_time, to_action, to_compartment, to_amount, to_slot,
-                    to_segment,
+                    g, time[g, k], current, e, n_pending, ends, to_time, to_action, to_compartment,
+                    to_amount, to_slot, to_segment,
                 )  # fmt: skip
-            is_dose = what == RECORD_BOLUS or what == RECORD_INFUSION
+            is_dose = what in (RECORD_BOLUS, RECORD_INFUSION)
             if what == RECORD_RESET or (is_dose and ss[g, k] == 1):
                 n_pending = 0  # both switch off what is running
             if what == RECORD_OTHER and segment[g, k] == current:
@@ -265,9 +271,16 @@ def _expand(records, events, n_ends):
                     to_amount[g, e] = amount[g, k] / duration[g, k]
                     to_duration[g, e] = duration[g, k]
                     to_running[g, e], n_pending = _register_ends(
-                        time[g, k], duration[g, k], ii[g, k], ss[g, k], to_amount[g, e], compartment[g, k], n_pending, ends
+                        time[g, k],
+                        duration[g, k],
+                        ii[g, k],
+                        ss[g, k],
+                        to_amount[g, e],
+                        compartment[g, k],
+                        n_pending,
+                        ends,
                     )
             e += 1
             if what == RECORD_OBSERVATION:
                 last = e
-        count[g] = last
+        n_events[g] = last

@@ -1,4 +1,4 @@
-"""Rows of a batch spread over threads in fixed chunks, so that results do not depend on how many there are."""
+"""Rows of a batch spread over threads in fixed chunks: results do not depend on how many there are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CHUNK_ROWS = 4096
 def for_each_chunk(n_rows: int, task: Callable[[int, int], None]) -> None:
     """Call task(first, last) for consecutive chunks of rows; kernels release the interpreter lock meanwhile.
 
-    The number of threads is NUMBA_NUM_THREADS (by default all cores). The pool lives only during the call: a process
-    may fork afterwards, which it may not after OpenMP or a persistent pool.
+    The number of threads is NUMBA_NUM_THREADS (by default all cores). The pool lives only during the call: a
+    process may fork afterwards, which it may not after OpenMP or a persistent pool.
 
     Parameters
     ----------

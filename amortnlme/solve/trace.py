@@ -9,7 +9,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import sympy
@@ -96,8 +96,8 @@ class _Namespace:
         hint = f" Did you mean {self._letter}.{close[0]}?" if close else ""
         raise ModelError(
             "E_MODEL_UNKNOWN_NAME",
-            f"the model uses {self._letter}.{name}, but it declares no {self._kind} {name!r}. "
-            f"Declared: {', '.join(values) or 'none'}.{hint}",
+            f"the model uses {self._letter}.{name}, but it declares no {self._kind} {name!r}. Declared: "
+            f"{', '.join(values) or 'none'}.{hint}",
         )
 
 
@@ -117,11 +117,15 @@ def make_symbols(names: Names) -> Symbols:
     ModelError
         E_MODEL_DUPLICATE_NAME when a parameter and a covariate, or two states, share a name.
     """
-    for kind, group in (("state", names.states), ("parameter or covariate", (*names.parameters, *names.covariates))):
+    for kind, group in (
+        ("state", names.states),
+        ("parameter or covariate", (*names.parameters, *names.covariates)),
+    ):
         twice = sorted({name for name in group if group.count(name) > 1})
         if twice:
             raise ModelError(
-                "E_MODEL_DUPLICATE_NAME", f"{kind} {twice[0]!r} is declared more than once. Give each its own name."
+                "E_MODEL_DUPLICATE_NAME",
+                f"{kind} {twice[0]!r} is declared more than once. Give each its own name.",
             )
 
     def symbols(prefix: str, group: Sequence[str]) -> tuple[sympy.Symbol, ...]:
@@ -161,13 +165,17 @@ def trace(rhs: ModelFunction, names: Names) -> TracedSystem:
     if len(returned) != len(names.states):
         raise ModelError(
             "E_MODEL_RHS_LENGTH",
-            f"the right-hand side {rhs.__name__!r} returns {len(returned)} value(s) for {len(names.states)} states "
-            f"({', '.join(names.states)}). Return one derivative per state, in the order of the states.",
+            f"the right-hand side {rhs.__name__!r} returns {len(returned)} value(s) for "
+            f"{len(names.states)} states ({', '.join(names.states)}). Return one derivative per state, in "
+            "the order of the states.",
         )
-    derivatives = tuple(_expression(value, f"the derivative of {s!r}") for s, value in zip(names.states, returned, strict=True))
+    derivatives = tuple(
+        _expression(value, f"the derivative of {s!r}")
+        for s, value in zip(names.states, returned, strict=True)
+    )
     jacobian = tuple(tuple(sympy.diff(f, s) for s in symbols.states) for f in derivatives)
     moving = {symbols.time, *symbols.states}
-    at_zero = {s: sympy.S.Zero for s in symbols.states}
+    at_zero = [(s, sympy.S.Zero) for s in symbols.states]
     linear = all(not (entry.free_symbols & moving) for row in jacobian for entry in row) and all(
         sympy.simplify(f.subs(at_zero)) == 0 for f in derivatives
     )
@@ -215,18 +223,52 @@ def compile_numpy(symbols: Symbols, expressions: Sequence[sympy.Expr]) -> Callab
     return sympy.lambdify(symbols.all, list(expressions), modules="numpy", cse=True)
 
 
+def used_names(traced: TracedSystem, outputs: Sequence[sympy.Expr]) -> frozenset[str]:
+    """Names of the parameters and covariates that occur in the dynamics or an output.
+
+    Parameters
+    ----------
+    traced : TracedSystem
+    outputs : sequence of sympy.Expr
+
+    Returns
+    -------
+    frozenset of str
+    """
+    found = set().union(*(e.free_symbols for e in (*traced.derivatives, *outputs)))
+    symbols = (*traced.symbols.parameters, *traced.symbols.covariates)
+    names = (*traced.names.parameters, *traced.names.covariates)
+    return frozenset(name for name, symbol in zip(names, symbols, strict=True) if symbol in found)
+
+
+def canonical_text(expression: sympy.Expr) -> str:
+    """Write an expression in a fixed order of terms, for fingerprints.
+
+    Parameters
+    ----------
+    expression : sympy.Expr
+
+    Returns
+    -------
+    str
+    """
+    return sympy.sstr(expression, order="lex")
+
+
 def _call(function: ModelFunction, names: Names, symbols: Symbols, what: str) -> Any:
     arguments = list(inspect.signature(function).parameters)
     if len(arguments) != 3:
         raise ModelError(
             "E_MODEL_SIGNATURE",
-            f"{what} takes ({', '.join(arguments)}), but it is called with (t, y, p): time, states, parameters. "
-            f"Give it these three arguments.",
+            f"{what} takes ({', '.join(arguments)}), but it is called with (t, y, p): time, states, "
+            "parameters. Give it these three arguments.",
         )
     _refuse_branches(function, arguments, what)
     y = _Namespace("y", "state", names.states, symbols.states)
     inputs = (*names.parameters, *names.covariates)
-    p = _Namespace("p", "structural parameter or covariate", inputs, (*symbols.parameters, *symbols.covariates))
+    p = _Namespace(
+        "p", "structural parameter or covariate", inputs, (*symbols.parameters, *symbols.covariates)
+    )
     try:
         return function(symbols.time, y, p)
     except ModelError:
@@ -237,9 +279,9 @@ def _call(function: ModelFunction, names: Names, symbols: Symbols, what: str) ->
             raise _branch_error(what, line, text) from fault
         raise ModelError(
             "E_MODEL_FUNCTION",
-            f"{what} cannot be traced: line {line} `{text}` raises {type(fault).__name__}: {fault}. It is called with "
-            f"symbols, so use + - * / ** and exp, log, sqrt, where from amortnlme.model.functions "
-            f"(not math.* or numpy.*).",
+            f"{what} cannot be traced: line {line} `{text}` raises {type(fault).__name__}: {fault}. It is "
+            "called with symbols, so use + - * / ** and exp, log, sqrt, where from "
+            "amortnlme.model.functions (not math.* or numpy.*).",
         ) from fault
 
 
@@ -257,8 +299,9 @@ def _where(function: ModelFunction, fault: Exception) -> tuple[int, str]:
 def _branch_error(what: str, line: int, text: str) -> ModelError:
     return ModelError(
         "E_MODEL_BRANCH",
-        f"{what} branches on a state, parameter or time in line {line}: `{text}`. A trace sees symbols, which are "
-        f"neither true nor false. Use where(condition, if_true, if_false) from amortnlme.model.functions.",
+        f"{what} branches on a state, parameter or time in line {line}: `{text}`. A trace sees symbols, "
+        "which are neither true nor false. Use where(condition, if_true, if_false) from "
+        "amortnlme.model.functions.",
     )
 
 
@@ -280,6 +323,7 @@ def _expression(value: Any, what: str) -> sympy.Expr:
     if isinstance(value, bool) or not isinstance(value, sympy.Expr | int | float | np.floating | np.integer):
         raise ModelError(
             "E_MODEL_RETURN_TYPE",
-            f"{what} is a {type(value).__name__}, not a number or an expression of y and p. Return one scalar expression.",
+            f"{what} is a {type(value).__name__}, not a number or an expression of y and p. Return one "
+            "scalar expression.",
         )
-    return sympy.sympify(value)
+    return cast(sympy.Expr, sympy.sympify(value))

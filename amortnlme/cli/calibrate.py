@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,14 +20,25 @@ def run(
 ) -> int:
     """Calibrate an estimator on fresh simulations.
 
-    Ranks, coverage and recovery are written into the estimator's folder.
+    The result is kept in the estimator's folder; a shipped estimator called by its name is only looked at.
     """
     with reply("calibrate", json_path) as answer:
-        from amortnlme.neural.artefact import store_calibration
+        from amortnlme.cli.tables import say, show_table
         from amortnlme.neural.calibrate import calibrate
         from amortnlme.neural.estimator import Estimator
 
-        result = calibrate(Estimator.load(estimator), n, seed)
-        answer.result = result.to_dict()
-        store_calibration(estimator, answer.result)
+        loaded = Estimator.load(estimator)
+        document = calibrate(loaded, n, seed).to_dict()
+        if Path(estimator).is_dir():
+            loaded.with_calibration(document).save(estimator)
+        answer.result = document
+        show_table(
+            ["parameter", "coverage 50 %", "80 %", "95 %", "contraction", "recovery", "p of uniform ranks"],
+            [
+                [name, *row["coverage"].values(), row["contraction"], row["recovery"], row["rank_p_value"]]
+                for name, row in document["parameters"].items()
+            ],
+        )
+        for name, passed in document["checks"].items():
+            say(f"{'passed' if passed else 'FAILED'}: {name.replace('_', ' ')}")
     return answer.code

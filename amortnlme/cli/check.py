@@ -26,11 +26,7 @@ def run(model: ModelWord, json_path: JsonPath = None) -> int:
     with reply("check", json_path) as answer:
         report = check_model(load_model(model))
         broken = [row.name for row in report.rows if not row.passed]
-        answer.result = {
-            "model": report.model_name,
-            "passed": not broken,
-            "rows": [{"name": row.name, "passed": row.passed, "detail": row.detail} for row in report.rows],
-        }
+        answer.result = report.to_dict()
         show_table(
             ["point of the contract", "kept", "detail"],
             [[row.name, row.passed, row.detail] for row in report.rows],

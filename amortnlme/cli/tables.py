@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
+
+PIPE_WIDTH = 130
 
 
 def console() -> Console:
     """Console on standard output; colors and width adapt to where it goes."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    # A file or a pipe has no width of its own; rich would assume 80 columns and break names.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
@@ -40,23 +43,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, titl
     )
     for index, head in enumerate(columns):
         numeric = all(row[index] is None or isinstance(row[index], int | float) for row in body)
-        table.add_column(head, justify="right" if numeric and body else "left", overflow="fold")
+        table.add_column(head, justify="right" if numeric and body else "left", no_wrap=index == 0)
     for row in body:
         # Text, not markup: names in data files may hold square brackets.
         table.add_row(*(Text(cell_text(cell)) for cell in row))
     console().print(table)
-
-
-def show_frame(frame: pd.DataFrame, *, title: str = "") -> None:
-    """Print a pandas table with its index as the first columns.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-    title : str
-    """
-    flat = frame.reset_index()
-    show_table([str(name) for name in flat.columns], flat.itertuples(index=False, name=None), title=title)
 
 
 def cell_text(value: object) -> str:

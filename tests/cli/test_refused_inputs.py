@@ -1,0 +1,182 @@
+"""Wrong inputs to the verbs: each gives a named error and exit code 1, and nothing is half-written."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from cli.refused import refusal
+
+BROKEN_POPULATIONS = {
+    "not TOML": "[random_effects\n",
+    "no random effects": 'name = "x"\n',
+    "unknown key": '[random_effects]\non = ["ka"]\ncolour = 1\n',
+    "unknown table": '[random_effects]\non = ["ka"]\n[priors]\nka = 1\n',
+    "unknown structure": '[random_effects]\non = ["ka"]\nstructure = "spherical"\n',
+    "unknown parameter": '[random_effects]\non = ["ka", "clearance"]\n',
+    "a parameter twice": '[random_effects]\non = ["ka", "ka"]\n',
+    "unknown covariate": '[random_effects]\non = ["V"]\n[[covariate]]\nparameter="V"\ncovariate="height"\n',
+    "log of zero": '[random_effects]\non = ["V"]\n[[covariate]]\nparameter = "V"\ncovariate = "sex"\n',
+    "unknown center": (
+        '[random_effects]\non = ["V"]\n[[covariate]]\nparameter="V"\ncovariate="weight"\ncenter="mode"\n'
+    ),
+    "names that are numbers": "[random_effects]\non = [1, 2]\n",
+}
+BROKEN_SPECS = {
+    "not TOML": "[network",
+    "unknown table": "[optimizer]\nname = 1\n",
+    "unknown option": "[network]\nlayers = 5\n",
+    "a value out of range": "[training]\nepochs = 0\n",
+}
+USAGE = {
+    "unknown verb": ["distill"],
+    "unknown option": ["models", "--colour"],
+    "missing argument": ["sample"],
+    "a seed that is no number": ["sample", "x", "y", "--out", "z", "--seed", "noon"],
+    "a negative seed": ["sample", "x", "y", "--out", "z", "--seed", "-1"],
+    "no draws": ["sample", "x", "y", "--out", "z", "--draws", "0"],
+    "no fits to compare": ["compare"],
+    "data without a verb": ["data"],
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE.keys())
+def test_wrong_usage_is_named(arguments, capsys):
+    assert refusal(arguments, capsys) == "E_USAGE"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["check", "no_such_model"], "E_MODEL_"),
+        (["check", "no_such_file.py"], "E_MODEL_"),
+        (["simulate", "no_such_model", "--n", "5", "--out", "x.training"], "E_MODEL_"),
+        (["train", "nowhere.training", "--out", "x"], "E_TRAINING_"),
+        (["calibrate", "no_such_estimator"], "E_ARTEFACT_"),
+        (["sample", "no_such_estimator", "theophylline", "--out", "x.h5"], "E_ARTEFACT_"),
+        (["sample", "one_compartment_oral", "nowhere.csv", "--out", "x.h5"], "E_INPUT_NO_FILE"),
+        (["fit", "nowhere.h5", "--population", "theophylline_none"], "E_H5_MISSING"),
+        (["compare", "nowhere.h5"], "E_H5_MISSING"),
+        (["report", "nowhere.h5", "--data", "theophylline"], "E_H5_MISSING"),
+        (["quickstart", "--out", "no_such_folder"], "E_OUTPUT_NO_FOLDER"),
+        (["models", "--json", "no_such_folder/x.json"], "E_OUTPUT_NO_FOLDER"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_what_does_not_exist_is_named(arguments, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(arguments, capsys).startswith(code)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_place_of_an_output_file_is_refused(tmp_path, capsys):
+    assert refusal(["models", "--json", str(tmp_path)], capsys) == "E_OUTPUT_NOT_A_FILE"
+
+
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path, monkeypatch, capsys):
+    """The permission is withheld in the answer of the system, because a test may run as root."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert refusal(["models", "--json", str(tmp_path / "x.json")], capsys) == "E_OUTPUT_NOT_WRITABLE"
+
+
+@pytest.mark.parametrize("text", ["x = (", "x = 1\n", "raise ValueError('no')\n", "MODEL = 5\n"])
+def test_a_file_that_is_no_model_is_named(text, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    assert refusal(["check", str(path)], capsys).startswith("E_MODEL_")
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("text", BROKEN_POPULATIONS.values(), ids=BROKEN_POPULATIONS.keys())
+def test_fit_refuses_a_broken_population_model(text, study, tmp_path, capsys):
+    path = tmp_path / "population.toml"
+    path.write_text(text, encoding="utf-8")
+    arguments = ["fit", study.path("draws.h5"), "--population", str(path), "--data", "theophylline"]
+    assert refusal(arguments, capsys).startswith("E_POP_")
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("text", BROKEN_SPECS.values(), ids=BROKEN_SPECS.keys())
+def test_train_refuses_broken_options(text, study, tmp_path, capsys):
+    path = tmp_path / "spec.toml"
+    path.write_text(text, encoding="utf-8")
+    arguments = ["train", study.path("oral.training"), "--spec", str(path), "--out", str(tmp_path / "oral")]
+    assert refusal(arguments, capsys).startswith("E_SPEC_")
+
+
+@pytest.mark.backend
+def test_fit_refuses_draws_of_another_dataset(study, tmp_path, capsys):
+    from amortnlme import load_bundled, to_csv
+
+    data = load_bundled("theophylline")
+    to_csv(data.select(data.ids[:6]), tmp_path / "half.csv")
+    arguments = ["fit", study.path("draws.h5"), "--population", "theophylline_none"]
+    assert refusal([*arguments, "--data", str(tmp_path / "half.csv")], capsys) == "E_DRAWS_OTHER_DATASET"
+
+
+@pytest.mark.backend
+def test_fit_refuses_covariates_without_data(study, capsys):
+    arguments = ["fit", study.path("draws.h5"), "--population", "theophylline_v_weight"]
+    assert refusal(arguments, capsys) == "E_FIT_NEEDS_DATASET"
+
+
+@pytest.mark.backend
+def test_fit_refuses_an_unknown_correction(study, capsys):
+    arguments = ["fit", study.path("draws.h5"), "--population", "theophylline_none", "--correction", "hope"]
+    assert refusal(arguments, capsys) == "E_FIT_OPTION"
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("kind", ["a fit in place of draws", "draws in place of a fit"])
+def test_the_wrong_kind_of_file_is_named(kind, study, capsys):
+    arguments = {
+        "a fit in place of draws": ["fit", study.path("plain.h5"), "--population", "theophylline_none"],
+        "draws in place of a fit": ["compare", study.path("draws.h5")],
+    }[kind]
+    assert refusal(arguments, capsys) == "E_H5_KIND"
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("damage", "code"), [("cut", "E_H5_"), ("flipped", "E_H5_"), ("text", "E_H5_")])
+def test_damaged_draws_are_named(damage, code, study, tmp_path, capsys):
+    content = bytearray((study.folder / "draws.h5").read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    else:
+        content = bytearray(b"these are no draws\n")
+    (tmp_path / "draws.h5").write_bytes(content)
+    arguments = ["fit", str(tmp_path / "draws.h5"), "--population", "theophylline_none"]
+    assert refusal(arguments, capsys).startswith(code)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5", "sentinel.h5", "CHECKSUMS.sha256"])
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_estimator_is_named(name, damage, study, tmp_path, capsys):
+    folder = tmp_path / "oral"
+    shutil.copytree(study.folder / "oral", folder)
+    if damage == "missing":
+        (folder / name).unlink()
+    else:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 0x01
+        (folder / name).write_bytes(content)
+    arguments = ["sample", str(folder), "theophylline", "--out", str(tmp_path / "draws.h5")]
+    assert refusal(arguments, capsys).startswith("E_ARTEFACT_")
+    assert not (tmp_path / "draws.h5").exists()
+
+
+@pytest.mark.backend
+def test_simulate_refuses_to_mix_two_training_sets(study, capsys):
+    arguments = ["simulate", "one_compartment_oral", "--n", "601", "--shard-size", "300"]
+    assert refusal([*arguments, "--out", study.path("oral.training")], capsys) == "E_TRAINING_HEADER"
+
+
+@pytest.mark.backend
+def test_sample_refuses_data_without_a_covariate_of_the_model(study, tmp_path, capsys):
+    path = tmp_path / "data.csv"
+    path.write_text("ID,TIME,DV,AMT,EVID\n1,0,.,320,1\n1,1,4.2,.,0\n1,5,3.1,.,0\n", encoding="utf-8")
+    arguments = ["sample", study.path("oral"), str(path), "--out", str(tmp_path / "draws.h5")]
+    assert refusal(arguments, capsys) == "E_DRAWS_COVARIATES"

@@ -1,1 +1,1 @@
-"""amortnlme.core"""
+"""Errors, random streams, transforms, fingerprints and verified files; imports nothing of the package."""

@@ -27,12 +27,13 @@ def write_error(path: Path, cause: OSError) -> ArtefactError:
     reason = cause.strerror or str(cause)
     return ArtefactError(
         "E_IO_WRITE",
-        f"Cannot write {path}: {reason}. Nothing was changed there. Free some space, or choose a folder that exists and is writable.",
+        f"Cannot write {path}: {reason}. Nothing was changed there. Free some space, or choose a folder that "
+        "exists and is writable.",
     )
 
 
 def write_bytes_atomic(path: Path | str, content: bytes) -> None:
-    """Write a file through a temporary neighbor and a rename, so that a crash leaves the old file or the new one.
+    """Write a file through a temporary neighbor and a rename: a crash leaves the old file or the new one.
 
     Parameters
     ----------
@@ -57,9 +58,11 @@ def write_bytes_atomic(path: Path | str, content: bytes) -> None:
             os.fsync(handle.fileno())
         publish(temporary, target)
     except OSError as cause:
+        raise write_error(target, cause) from cause
+    finally:
+        # after the rename there is nothing left under this name
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise write_error(target, cause) from cause
 
 
 def publish(temporary: Path, target: Path) -> None:

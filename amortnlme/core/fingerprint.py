@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 
+from amortnlme.core.errors import UsageError
+
 
 def fingerprint_arrays(*arrays: np.ndarray) -> str:
     """Return the fingerprint of arrays: their dtypes (little endian), shapes and bytes, in order.
@@ -18,10 +20,21 @@ def fingerprint_arrays(*arrays: np.ndarray) -> str:
     -------
     str
         ``"sha256:<hex>"``.
+
+    Raises
+    ------
+    UsageError
+        If an array holds objects or text, whose bytes are not their value (``E_FINGERPRINT``).
     """
     digest = hashlib.sha256()
     for array in arrays:
-        values = np.ascontiguousarray(array)
+        values = np.asarray(array, order="C")
+        if values.dtype.kind not in "biufc":
+            raise UsageError(
+                "E_FINGERPRINT",
+                f"An array of {values.dtype} has no fingerprint. Pass numbers or booleans; text has "
+                "fingerprint_json.",
+            )
         values = values.astype(values.dtype.newbyteorder("<"), copy=False)
         digest.update(f"{values.dtype.str}{values.shape}".encode())
         digest.update(values.tobytes())

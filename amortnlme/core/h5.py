@@ -50,16 +50,18 @@ def write_h5_atomic(
     arrays : mapping of str to ndarray
         Numeric or boolean arrays of any shape; a name may hold ``/``.
     attributes : mapping
-        JSON-able header; its ``"kind"`` says what the file holds (``"draws"``, ``"fit"``...) and is checked when it is read.
+        JSON-able header; its ``"kind"`` says what the file holds (``"draws"``, ``"fit"``...) and is
+        checked when it is read.
     compress : bool
         Whether arrays of a kilobyte and more are packed with blosc-lz4.
 
     Raises
     ------
     ArtefactError
-        If the file cannot be written (``E_IO_WRITE``).
+        If the file cannot be written (``E_IO_WRITE``), or an array holds objects or text (``E_H5_DTYPE``).
     """
     target = Path(path)
+    _refuse_objects(arrays)
     header = json.dumps(dict(attributes), sort_keys=True, allow_nan=False)
     temporary: Path | None = None
     try:
@@ -83,9 +85,20 @@ def write_h5_atomic(
             os.fsync(handle.fileno())
         publish(temporary, target)
     except OSError as cause:
+        raise write_error(target, cause) from cause
+    finally:
+        # after the rename there is nothing left under this name
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise write_error(target, cause) from cause
+
+
+def _refuse_objects(arrays: Mapping[str, np.ndarray]) -> None:
+    strange = [label for label, array in arrays.items() if np.asarray(array).dtype.kind not in "biufc"]
+    if strange:
+        raise ArtefactError(
+            "E_H5_DTYPE",
+            f"{', '.join(strange)} hold neither numbers nor booleans. Put text into the attributes.",
+        )
 
 
 def read_h5(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
@@ -108,7 +121,8 @@ def read_h5(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], dict[st
     Raises
     ------
     ArtefactError
-        ``E_H5_MISSING`` (no file), ``E_H5_TRUNCATED`` (not a whole HDF5 file), ``E_H5_KIND`` (holds something else),
+        ``E_H5_MISSING`` (no file), ``E_H5_TRUNCATED`` (not a whole HDF5 file), ``E_H5_KIND`` (holds
+        something else),
         ``E_H5_CHECKSUM`` (bytes changed).
     """
     source = Path(path)
@@ -120,7 +134,8 @@ def read_h5(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], dict[st
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as cause:
         raise ArtefactError(
             "E_H5_TRUNCATED",
-            f"{source} is not a whole HDF5 file of amortnlme ({cause}). It may be cut off, damaged or of another program; make it again.",
+            f"{source} is not a whole HDF5 file of amortnlme ({cause}). It may be cut off, damaged or of "
+            "another program; make it again.",
         ) from cause
 
 
@@ -145,6 +160,7 @@ def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.nd
     if bad:
         raise ArtefactError(
             "E_H5_CHECKSUM",
-            f"{source} is damaged: the checksum of {', '.join(bad)} does not match. Make it again or restore a copy.",
+            f"{source} is damaged: the checksum of {', '.join(bad)} does not match. Make it again or restore "
+            "a copy.",
         )
     return arrays, json.loads(header)

@@ -50,7 +50,8 @@ def stream(seed: int, *keys: int) -> np.random.Generator:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
             raise UsageError(
                 "E_SEED",
-                f"A seed must be a whole number from 0 to 2**63 - 1; {value!r} was given. Pass for instance seed=1.",
+                f"A seed must be a whole number from 0 to 2**63 - 1; {value!r} was given. Pass for instance "
+                "seed=1.",
             )
     sequence = np.random.SeedSequence(int(seed), spawn_key=tuple(int(key) for key in keys))
     return np.random.Generator(np.random.Philox(sequence))

@@ -38,14 +38,17 @@ class FitStatus(StrEnum):
 
 _SOLVE_SENTENCES = {
     SolveStatus.OK: "The simulation succeeded.",
-    SolveStatus.MAX_STEPS: "The solver reached its maximum number of steps. Loosen the tolerance or raise max_steps.",
-    SolveStatus.NON_FINITE: "The simulation became infinite or not a number. Check the parameter values and the doses.",
-    SolveStatus.STEP_UNDERFLOW: "The solver's step became too small to advance. Check the model near that time.",
+    SolveStatus.MAX_STEPS: "The solver reached its maximum number of steps. Loosen its tolerance.",
+    SolveStatus.NON_FINITE: "The simulation became infinite or not a number. Check parameters and doses.",
+    SolveStatus.STEP_UNDERFLOW: "The solver's step became too small to advance. Check the model near there.",
 }
 
 _FIT_SENTENCES = {
     FitStatus.CONVERGED: "The optimizer reached an interior optimum.",
-    FitStatus.BOUNDARY: "The optimum lies on the boundary of the parameter space (omega has no full rank): Wald standard errors do not exist.",
+    FitStatus.BOUNDARY: (
+        "The optimum lies on the boundary of the parameter space "
+        "(omega has no full rank): Wald standard errors do not exist."
+    ),
     FitStatus.NOT_CONVERGED: "The optimizer stopped before it reached an optimum; do not use the estimates.",
     FitStatus.FAILED: "The fit failed; the warnings say why.",
 }

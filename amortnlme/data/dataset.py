@@ -48,6 +48,8 @@ class Dataset:
         Rows that were left out when the table was read.
     units : mapping of str to str
         Unit of a column where known.
+    source : str
+        Where the data came from, in a few words; not part of what makes data sets equal.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class Dataset:
     name: str = "data"
     exclusions: tuple[Exclusion, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subjects", tuple(self.subjects))
@@ -80,7 +83,8 @@ class Dataset:
             if set(subject.covariates) != set(self.subjects[0].covariates):
                 raise DataError(
                     "E_DATA_COVARIATE",
-                    f"Subject {subject.id!r} has covariates {sorted(subject.covariates)}, but subject {self.ids[0]!r} has "
+                    f"Subject {subject.id!r} has covariates {sorted(subject.covariates)}, but subject "
+                    f"{self.ids[0]!r} has "
                     f"{sorted(self.subjects[0].covariates)}. Give every subject the same ones.",
                 )
 
@@ -101,7 +105,7 @@ class Dataset:
 
     @property
     def n_observations(self) -> int:
-        """Number of measurements, censored ones included."""
+        """Number of measurements of all subjects, censored ones included."""
         return sum(subject.n_observed for subject in self.subjects)
 
     @property
@@ -159,7 +163,7 @@ class Dataset:
                 f"No subject is called {', '.join(map(repr, unknown))}. There are {', '.join(self.ids)}.",
             )
         kept = tuple(e for e in self.exclusions if e.id in set(ids))
-        return Dataset(tuple(by_id[i] for i in ids), self.name, kept, self.units)
+        return Dataset(tuple(by_id[i] for i in ids), self.name, kept, self.units, self.source)
 
     def design_batch(self) -> DesignBatch:
         """Return all designs, padded, with covariates per record.
@@ -211,4 +215,14 @@ class Dataset:
         -------
         DatasetSummary
         """
-        return summarize(self.name, self.subjects, [(e.row, e.id, e.reason) for e in self.exclusions])
+        exclusions = [(e.row, e.id, e.reason) for e in self.exclusions]
+        return summarize(self.name, self.subjects, exclusions, source=self.source)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the summary and the fingerprint as JSON-able values.
+
+        Returns
+        -------
+        dict
+        """
+        return {**self.summary().to_dict(), "fingerprint": self.fingerprint, "units": dict(self.units)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -89,7 +89,8 @@ def frozen_array(values: object, dtype: type) -> np.ndarray:
 class Design:
     """Dosing and sampling records of one subject, in processing order; ADDL is already expanded.
 
-    Row order decides at ties: an observation before a dose at the same time sees the trough, after it the peak.
+    Row order decides at ties: an observation before a dose at the same time sees the trough, after it the
+    peak.
     Time does not decrease except at a RESET record, where the clock may restart.
 
     Attributes
@@ -106,6 +107,9 @@ class Design:
         0, 1 or 2.
     output : ndarray, shape (k,)
         1-based outcome (DVID) of an observation, else 0.
+
+    Fields that mean nothing for a record (the amount of an observation, the interval of a single dose)
+    become zero, so that designs that mean the same are equal.
 
     Raises
     ------
@@ -131,6 +135,7 @@ class Design:
         for name, dtype in _FIELDS.items():
             object.__setattr__(self, name, frozen_array(getattr(self, name), dtype))
         _check_records(self)
+        _clear_meaningless(self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Design):
@@ -191,9 +196,9 @@ class Design:
     def from_doses(
         cls, doses: Sequence[Dose], times: Sequence[float] | np.ndarray, outputs: int | Sequence[int] = 1
     ) -> Design:
-        """Build a design from doses and observation times; a dose comes before an observation at the same time.
+        """Build a design from doses and observation times; at one time doses come before observations.
 
-        Additional doses (`addl`) come after an observation at the same time, like those of an event table.
+        Additional doses (`addl`) do so too, as in event tables and in NONMEM.
 
         Parameters
         ----------
@@ -213,22 +218,23 @@ class Design:
         DesignError
             If a dose or a time is impossible.
         """
-        rows = [row for dose in doses for row in expand_dose(dose)]
+        single = [one for dose in doses for one in expand_dose(dose)]
         observed = np.asarray(times, dtype=float).reshape(-1)
         labels = np.broadcast_to(np.asarray(outputs), observed.shape)
-        rows += [
-            (float(t), 1, int(EventKind.OBSERVATION), 0, 0.0, 0.0, 0.0, 0, int(o))
-            for t, o in zip(observed, labels, strict=True)
-        ]
-        rows.sort(key=lambda row: (row[0], row[1]))
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 9
-        names = ("time", "rank", "kind", "compartment", "amount", "duration", "ii", "ss", "output")
-        table = dict(zip(names, columns, strict=True))
-        return cls(**{name: np.asarray(table[name]) for name in FIELDS})
+        table = {
+            "time": np.concatenate([[dose.time for dose in single], observed]),
+            "kind": [int(_dose_kind(dose)) for dose in single] + [int(EventKind.OBSERVATION)] * len(observed),
+            "output": np.concatenate([np.zeros(len(single)), labels]),
+        }
+        for name in ("compartment", "amount", "duration", "ii", "ss"):
+            table[name] = [getattr(dose, name) for dose in single] + [0] * len(observed)
+        # the sort is stable, so that doses, which come first here, come first at one time
+        order = np.argsort(table["time"], kind="stable")
+        return cls(**{name: np.asarray(table[name])[order] for name in FIELDS})
 
 
-def expand_dose(dose: Dose) -> list[tuple[float, int, int, int, float, float, float, int, int]]:
-    """Return the records of a dose and of its additional doses.
+def expand_dose(dose: Dose) -> list[Dose]:
+    """Return a dose and its additional doses as single doses.
 
     Parameters
     ----------
@@ -237,9 +243,8 @@ def expand_dose(dose: Dose) -> list[tuple[float, int, int, int, float, float, fl
 
     Returns
     -------
-    list of tuple
-        (time, rank at ties, kind, compartment, amount, duration, ii, ss, output); the first dose has rank 0 (before an
-        observation), additional ones rank 2 (after it).
+    list of Dose
+        The first one keeps `ss` and its interval; the additional ones are plain doses.
 
     Raises
     ------
@@ -252,10 +257,14 @@ def expand_dose(dose: Dose) -> list[tuple[float, int, int, int, float, float, fl
             f"The dose at t = {dose.time} has ADDL = {dose.addl}, SS = {dose.ss} and II = {dose.ii}. "
             f"Additional and steady-state doses need ADDL >= 0 and a positive interval II.",
         )
-    kind = int(EventKind.INFUSION if dose.duration > 0 else EventKind.BOLUS)
-    tail = (kind, dose.compartment, float(dose.amount), float(dose.duration))
-    first = (float(dose.time), 0, *tail, float(dose.ii) if dose.ss else 0.0, dose.ss, 0)
-    return [first] + [(float(dose.time) + i * dose.ii, 2, *tail, 0.0, 0, 0) for i in range(1, dose.addl + 1)]
+    first = replace(dose, addl=0)
+    return [first] + [
+        replace(first, time=dose.time + i * dose.ii, ii=0.0, ss=0) for i in range(1, dose.addl + 1)
+    ]
+
+
+def _dose_kind(dose: Dose) -> EventKind:
+    return EventKind.INFUSION if dose.duration != 0 else EventKind.BOLUS
 
 
 def _check_records(design: Design) -> None:
@@ -270,12 +279,24 @@ def _check_records(design: Design) -> None:
         raise DesignError(
             "E_DESIGN_KIND", f"Unknown kind of record in {design.kind}. Allowed: 0 to 4, see EventKind."
         )
+    if not np.isin(design.ss, (0, 1, 2)).all():
+        raise DesignError(
+            "E_DESIGN_SS",
+            f"Unknown steady-state code in {design.ss}. Allowed: 0 (none), 1 (replace), 2 (add).",
+        )
+    if (design.compartment < 0).any() or (design.output[design.is_observation] < 1).any():
+        raise DesignError(
+            "E_DESIGN_LABEL",
+            f"Compartments {design.compartment} count from 1 (0: the default), outcomes "
+            f"{design.output[design.is_observation]} of observations from 1. Correct the records.",
+        )
     falls = np.flatnonzero((np.diff(design.time) < 0) & (design.kind[1:] != EventKind.RESET))
     if falls.size:
         at = int(falls[0])
         raise DesignError(
             "E_DESIGN_UNSORTED",
-            f"Record {at + 2} is at t = {design.time[at + 1]}, before record {at + 1} at t = {design.time[at]}. "
+            f"Record {at + 2} is at t = {design.time[at + 1]}, before record {at + 1} at t = "
+            f"{design.time[at]}. "
             f"Time may fall only at a reset record; sort the records.",
         )
     if ((design.kind == EventKind.INFUSION) & ~(design.duration > 0)).any():
@@ -284,6 +305,20 @@ def _check_records(design: Design) -> None:
         )
     if ((design.ss > 0) & ~(design.ii > 0)).any():
         raise DesignError("E_DESIGN_INTERVAL", "A steady-state dose has no interval. Give a positive II.")
+
+
+def _clear_meaningless(design: Design) -> None:
+    meaningful = {
+        "amount": design.is_dose,
+        "duration": design.kind == EventKind.INFUSION,
+        "ss": design.is_dose,
+        "ii": design.is_dose & (design.ss > 0),
+        "output": design.is_observation,
+    }
+    for name, keep in meaningful.items():
+        values = getattr(design, name)
+        if values[~keep].any():
+            object.__setattr__(design, name, frozen_array(np.where(keep, values, 0), _FIELDS[name]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

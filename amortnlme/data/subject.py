@@ -30,7 +30,7 @@ class TimeVarying:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TimeVarying):
             return NotImplemented
-        return np.array_equal(self.values, other.values)
+        return np.array_equal(self.values, other.values, equal_nan=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +52,16 @@ class Subject:
         Other end of the interval of a censored measurement; NaN where there is none.
     occasion : ndarray of int, shape (m,)
     covariates : mapping of str to float or TimeVarying
+        A time-varying covariate that never changes becomes a float.
+
+    What is not observed has no value: `y` is NaN, `censoring` 0 and `limit` NaN there; `limit` is NaN without
+    censoring. So subjects that mean the same are equal.
 
     Raises
     ------
     DataError
-        If lengths do not match, or an observed measurement is not finite.
+        If lengths do not match, an observed measurement is not finite, a censoring code is unknown, or a
+        covariate is infinite.
     """
 
     id: str
@@ -82,17 +87,19 @@ class Subject:
             if values.shape != (m,):
                 raise DataError(
                     "E_DATA_SHAPE",
-                    f"{name} of subject {self.id!r} has shape {values.shape}; its design has {m} observations. "
-                    f"Give one value per observation.",
+                    f"{name} of subject {self.id!r} has shape {values.shape}; its design has {m} "
+                    f"observations. Give one value per observation.",
                 )
             object.__setattr__(self, name, values)
         if not np.isfinite(self.y[self.observed]).all():
             raise DataError(
                 "E_DATA_NOT_FINITE",
-                f"Subject {self.id!r} has a measurement that is not a finite number: {self.y[self.observed]}. "
+                f"Subject {self.id!r} has a measurement that is not finite: {self.y[self.observed]}. "
                 f"Mark it as not observed or correct it.",
             )
-        object.__setattr__(self, "covariates", MappingProxyType(dict(self.covariates)))
+        _clear_meaningless(self)
+        covariates = {name: _settled(value, name, self) for name, value in self.covariates.items()}
+        object.__setattr__(self, "covariates", MappingProxyType(covariates))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Subject):
@@ -105,7 +112,8 @@ class Subject:
             same
             and self.id == other.id
             and self.design == other.design
-            and self.covariates == other.covariates
+            and set(self.covariates) == set(other.covariates)
+            and all(_same(value, other.covariates[name]) for name, value in self.covariates.items())
         )
 
     @property
@@ -139,7 +147,8 @@ class Subject:
             known = ", ".join(self.covariates) or "none"
             raise DataError(
                 "E_DATA_COVARIATE",
-                f"Subject {self.id!r} has no covariate {name!r}; it has {known}. Add the column or correct the name.",
+                f"Subject {self.id!r} has no covariate {name!r}; it has {known}. Add the column or correct "
+                "the name.",
             )
         value = self.covariates[name]
         if isinstance(value, TimeVarying):
@@ -183,3 +192,45 @@ class Subject:
             occasion=np.ones(values.shape, np.int32),
             covariates=covariates or {},
         )
+
+
+def _clear_meaningless(subject: Subject) -> None:
+    unknown = subject.observed & ~np.isin(subject.censoring, (-1, 0, 1))
+    if unknown.any():
+        raise DataError(
+            "E_DATA_CENS",
+            f"Subject {subject.id!r} has the censoring code {subject.censoring[unknown][0]}. "
+            f"Allowed: 0 (measured), 1 (below the limit in y), -1 (above it).",
+        )
+    censored = subject.observed & (subject.censoring != 0)
+    settled = {
+        "y": np.where(subject.observed, subject.y, np.nan),
+        "censoring": np.where(censored, subject.censoring, 0),
+        "limit": np.where(censored, subject.limit, np.nan),
+    }
+    for name, values in settled.items():
+        object.__setattr__(subject, name, frozen_array(values, getattr(subject, name).dtype.type))
+
+
+def _same(one: float | TimeVarying, other: float | TimeVarying) -> bool:
+    if isinstance(one, TimeVarying) or isinstance(other, TimeVarying):
+        return one == other
+    return one == other or (one != one and other != other)
+
+
+def _settled(value: float | TimeVarying, name: str, subject: Subject) -> float | TimeVarying:
+    values = value.values if isinstance(value, TimeVarying) else np.array([value], dtype=float)
+    if isinstance(value, TimeVarying) and values.shape != (subject.design.n_records,):
+        raise DataError(
+            "E_DATA_SHAPE",
+            f"Covariate {name!r} of subject {subject.id!r} has {values.size} values, but its design has "
+            f"{subject.design.n_records} records. Give one value per record.",
+        )
+    if np.isinf(values).any():
+        raise DataError(
+            "E_DATA_NOT_FINITE",
+            f"Covariate {name!r} of subject {subject.id!r} is infinite. Correct it; NaN means not known.",
+        )
+    if values.size and (np.array_equal(values, np.full(values.shape, values[0]), equal_nan=True)):
+        return float(values[0])
+    return value

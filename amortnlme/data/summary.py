@@ -48,6 +48,10 @@ class DatasetSummary:
     covariates : tuple of CovariateSummary
     exclusions : tuple of (int, str, str)
         Row, subject, reason.
+    without_observations : tuple of str
+        Subjects that have no measurement; they are kept.
+    source : str
+        Where the data came from.
     """
 
     name: str
@@ -60,6 +64,8 @@ class DatasetSummary:
     outputs: tuple[int, ...]
     covariates: tuple[CovariateSummary, ...]
     exclusions: tuple[tuple[int, str, str], ...]
+    without_observations: tuple[str, ...] = ()
+    source: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as JSON-able values (NaN becomes None).
@@ -84,21 +90,29 @@ class DatasetSummary:
         list of str
         """
         text = [
-            f"{self.name}: {self.n_subjects} subjects, {self.n_doses} doses, {self.n_observations} observations "
-            f"({self.n_censored} beyond a limit of quantification, {self.n_not_measured} times without a measurement)",
-            f"time from {self.time_range[0]:g} to {self.time_range[1]:g}; outcomes: {', '.join(map(str, self.outputs))}",
+            f"{self.name}: {self.n_subjects} subjects, {self.n_doses} doses, {self.n_observations} "
+            "observations "
+            f"({self.n_censored} beyond a limit of quantification, {self.n_not_measured} times without a "
+            "measurement)",
+            f"time from {self.time_range[0]:g} to {self.time_range[1]:g}; outcomes: "
+            f"{', '.join(map(str, self.outputs))}",
         ]
         for c in self.covariates:
             kind = "time-varying" if c.time_varying else "constant"
             text.append(
-                f"covariate {c.name} ({kind}): {c.minimum:g} to {c.maximum:g}, median {c.median:g}, {c.n_missing} missing"
+                f"covariate {c.name} ({kind}): {c.minimum:g} to {c.maximum:g}, median {c.median:g}, "
+                f"{c.n_missing} missing"
             )
+        if self.source:
+            text.insert(1, f"read from {self.source}")
+        if self.without_observations:
+            text.append(f"without a measurement: {', '.join(map(repr, self.without_observations))}")
         text += [f"left out: row {row}, subject {i}: {reason}" for row, i, reason in self.exclusions]
         return text
 
 
 def summarize(
-    name: str, subjects: Sequence[Subject], exclusions: Sequence[tuple[int, str, str]]
+    name: str, subjects: Sequence[Subject], exclusions: Sequence[tuple[int, str, str]], *, source: str = ""
 ) -> DatasetSummary:
     """Count what subjects hold.
 
@@ -109,6 +123,8 @@ def summarize(
         At least one.
     exclusions : sequence of (int, str, str)
         Row, subject, reason.
+    source : str
+        Where the data came from.
 
     Returns
     -------
@@ -127,6 +143,8 @@ def summarize(
         outputs=tuple(int(o) for o in outputs),
         covariates=tuple(_covariate(label, subjects) for label in subjects[0].covariates),
         exclusions=tuple(exclusions),
+        without_observations=tuple(s.id for s in subjects if not s.n_observed),
+        source=source,
     )
 
 

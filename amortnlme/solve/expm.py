@@ -10,6 +10,8 @@ from numba import njit
 # With the scaled norm at most 1 the first term left out is 1/20! = 4e-19.
 TAYLOR_DEGREE = 19
 MAX_SQUARINGS = 60
+# 1/9, 1/8 ... 1/2: a chain of divisions would cost more than everything else in an interval.
+RECIPROCALS = tuple(1.0 / k for k in range(9, 1, -1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -28,12 +30,14 @@ def divided_difference(a: float, b: float, exp_a: float, exp_b: float) -> float:
         exp[a, b] = (e^a - e^b) / (a - b), and e^a where a = b.
     """
     z = a - b
+    if z == 0.0:
+        return exp_a
     if abs(z) > 0.1:
         return (exp_a - exp_b) / z
     # (e^z - 1) / z by Horner; the first term left out is z^9 / 10! <= 3e-16.
     total = 1.0
-    for k in range(9, 1, -1):
-        total = 1.0 + total * z / k
+    for k in range(len(RECIPROCALS)):
+        total = 1.0 + total * z * RECIPROCALS[k]
     return exp_b * total
 
 

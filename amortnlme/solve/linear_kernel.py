@@ -108,7 +108,7 @@ def _apply(matrix, vector, scratch):
         vector[i] = scratch[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _modal_sensitivity(eigenvalues, r, dt, has_input, z, S, u, A, e):
     """S_i <- e_i S_i + sum_j A_ij (exp[l_i, l_j] z_j + exp[l_i, l_j, 0] u_j), before z is advanced."""
     n = z.shape[0]
@@ -134,7 +134,7 @@ def _modal_sensitivity(eigenvalues, r, dt, has_input, z, S, u, A, e):
                     S[q, j] += A[q, j, i] * to_j
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _advance_modal(eigenvalues, r, dt, has_input, z, S, u, A, e):
     n = z.shape[0]
     for i in range(n):
@@ -373,7 +373,7 @@ def _dose(rates, r, events, g, e, compartment, n_running, work):
     return n_running
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _observe(V, r, order, z, S, row, slot, x, s):
     """Write state and sensitivities in declaration order; return whether all are finite."""
     n = z.shape[0]

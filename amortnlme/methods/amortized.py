@@ -30,6 +30,7 @@ from amortnlme.methods.stopwatch import Stopwatch
 from amortnlme.methods.surrogate import Surrogate, SurrogateLikelihood, build_surrogate
 from amortnlme.population.posterior_draws import PosteriorDraws
 
+MIN_MIXTURE_DRAWS = 500
 CORRECTIONS = ("auto", "likelihood", "density", "none")
 # Purposes of the random streams of one fit: the referee never shares numbers with the fit it judges.
 MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM = range(4)
@@ -46,8 +47,9 @@ class Amortized(AbstractMethod):
         (needs `dataset` and a model with a likelihood). "density": the same with the estimator's own density
         (needs `log_density`). "none": the surrogate alone, which shows the network's own quality. "auto": the
         best of these that is possible; falling short of "likelihood" gives a warning.
-    n_components : int
-        Mixture components per subject in the surrogate.
+    n_components : int or None
+        Mixture components per subject in the surrogate. None: two from 500 draws on, else one, because few draws
+        determine a single, debiased Gaussian far better than a mixture.
     starts : int
         Starting points of the surrogate fit.
     n_points : int
@@ -69,12 +71,12 @@ class Amortized(AbstractMethod):
     """
 
     correction: str = "auto"
-    n_components: int = 2
+    n_components: int | None = None
     starts: int = 5
     n_points: int = 256
     max_rounds: int = 8
     tolerance: float = 0.01
-    referee_points: int = 512
+    referee_points: int = 256
     referee_replicates: int = 8
     log_density: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
 
@@ -98,6 +100,8 @@ class Amortized(AbstractMethod):
             ("referee_replicates", 2, 1000),
         ):
             value = getattr(self, name)
+            if name == "n_components" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UsageError(
                     "E_FIT_OPTION",
@@ -141,7 +145,8 @@ class Amortized(AbstractMethod):
         correction, warnings = self._choose_correction(problem)
         warnings += _draw_warnings(draws)
         with watch("surrogate"):
-            surrogate = build_surrogate(draws, self.n_components, stream(problem.seed, MIXTURE_STREAM))
+            n_components = self.n_components or (2 if draws.n_draws >= MIN_MIXTURE_DRAWS else 1)
+            surrogate = build_surrogate(draws, n_components, stream(problem.seed, MIXTURE_STREAM))
             rough = fit_surrogate(
                 SurrogateLikelihood(surrogate, population),
                 draws,

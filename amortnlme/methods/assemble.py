@@ -14,6 +14,7 @@ from amortnlme.methods.base import FitProblem
 from amortnlme.methods.ebe import EmpiricalBayes
 from amortnlme.methods.iwres import eps_shrinkage
 from amortnlme.methods.population_fit import FitQuality, Individuals, PopulationFit
+from amortnlme.model.bound import BoundModel
 
 PARETO_K_LIMIT = 0.7
 ESS_LIMIT = 10.0
@@ -93,7 +94,7 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
     psi = space.to_psi(theta)
     sigma = {q.name: float(psi[i]) for i, q in enumerate(space.parameters) if q.role == "error"}
     eps = float("nan")
-    if problem.bound_model is not None:
+    if isinstance(problem.bound_model, BoundModel):
         eps = eps_shrinkage(problem.bound_model, solution.modes.phi)
     return PopulationFit(
         method=method,

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from amortnlme.methods.ebe import IndividualTarget
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.population_model import PopulationModel
@@ -13,7 +14,6 @@ from amortnlme.population.posterior_draws import PosteriorDraws
 
 if TYPE_CHECKING:
     from amortnlme.data.dataset import Dataset
-    from amortnlme.model.bound import BoundModel
     from amortnlme.model.individual import IndividualModel
 
 
@@ -29,7 +29,7 @@ class FitProblem:
     draws : PosteriorDraws or None
     dataset : Dataset or None
     model : IndividualModel or None
-    bound_model : BoundModel or None
+    bound_model : IndividualTarget or None
         The individual model joined with the dataset, where both are given and the model has a likelihood.
     seed : int
     """
@@ -39,7 +39,7 @@ class FitProblem:
     draws: PosteriorDraws | None
     dataset: Dataset | None
     model: IndividualModel | None
-    bound_model: BoundModel | None
+    bound_model: IndividualTarget | None
     seed: int
 
 

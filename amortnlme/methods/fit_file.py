@@ -48,6 +48,7 @@ def save_fit(fit: PopulationFit, path: Path) -> None:
     arrays["scalars"] = np.array([getattr(fit, name) for name in SCALARS], dtype=np.float64)
     arrays["quality/scalars"] = np.array([getattr(fit.quality, name) for name in QUALITY_SCALARS], dtype=np.float64)
     header = {
+        "kind": FIT_KIND,
         "version": FIT_VERSION,
         "method": fit.method,
         "model_name": fit.model_name,
@@ -70,7 +71,7 @@ def save_fit(fit: PopulationFit, path: Path) -> None:
         "n_observations": fit.n_observations,
         "n_parameters_random": fit.n_parameters_random,
     }
-    write_h5_atomic(path, FIT_KIND, arrays, plain(header))
+    write_h5_atomic(path, arrays, plain(header))
 
 
 def load_fit(path: Path) -> PopulationFit:

@@ -194,6 +194,8 @@ class PopulationFit:
         Parameters tied to random effects (typical values, coefficients and omega entries of parameters that
         vary) cost log n_subjects each; pooled parameters cost log n_observations each.
         """
+        if self.n_observations == 0:
+            return float("nan")
         n_fixed = self.n_parameters - self.n_parameters_random
         return self.ofv + float(
             self.n_parameters_random * np.log(self.n_subjects) + n_fixed * np.log(self.n_observations)

@@ -46,6 +46,12 @@ class BaseNumbers:
         """Nodes per subject."""
         return self.normal.shape[1]
 
+    def head(self, n_points: int) -> BaseNumbers:
+        """Return the first nodes of every subject: the start of a Sobol sequence is itself well spread."""
+        return BaseNumbers(
+            self.normal[:, :n_points], self.scaled[:, :n_points], self.log_density[:, :n_points], 0
+        )
+
 
 def base_numbers(
     n_subjects: int, n_points: int, r: int, rng: np.random.Generator, defensive: bool = True

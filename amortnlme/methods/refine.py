@@ -31,6 +31,8 @@ from amortnlme.population.starts import factor_floor, search_box, start_points
 GRADIENT_LIMIT = 0.02
 #: A placement that still moves the optimum by this many standard errors after all rounds is not converged.
 MOVE_LIMIT = 0.1
+#: The first round and second derivatives use this fraction of the nodes.
+COARSE_RATIO = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,33 +146,45 @@ def correct_surrogate(
     if rough.covariance is not None:
         transform = np.linalg.cholesky(rough.covariance)
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
+    coarse_base = base.head(max(n_points // COARSE_RATIO, min(n_points, 32)))
     trace: list[dict[str, Any]] = []
-    start_u, move, objective = None, np.inf, None
+    start_u, move = None, np.inf
     for number in range(max_rounds):
         guide, start_u = place_guide(target, *population.unpack(x), start_u)
-        objective = GuidedLikelihood(target, population, guide, base)
+        coarse = GuidedLikelihood(target, population, guide, coarse_base)
+        # The first round only has to come near: a few nodes do, and give the local geometry for the rest.
+        objective = coarse if number == 0 else GuidedLikelihood(target, population, guide, base)
         if not np.isfinite(negative_value_and_gradient(objective, x)[0]):
-            return _failed(
-                x, {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": float("inf")}
-            )
+            return _failed(x, {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": None})
         found = minimize_whitened(objective, x, transform, free)
-        new = population.fold_signs(found.x)
         scale = np.sqrt((transform**2).sum(axis=1))
-        move = float(np.max(np.abs(new - x)[free] / scale))
+        new = population.fold_signs(found.x)
+        move = float(np.max(np.abs(new - x) / scale))
+        x = new
         trace.append(
             {
                 "stage": f"correction {number + 1}",
-                "x": new.tolist(),
+                "x": x.tolist(),
                 "objective": 2.0 * found.value,
                 "n_evaluations": found.n_evaluations,
                 "move_in_se": move,
             }
         )
-        x = new
-        if move < tolerance:
+        if number == 0 or move > 1.0:
+            transform = whitening(information_at(coarse, x, scale, free))
+        elif move < tolerance:
             break
-    assert objective is not None
-    return _finish(objective, population, x, np.sqrt((transform**2).sum(axis=1)), move, trace)
+    guide, _ = place_guide(target, *population.unpack(x), start_u)
+    scale = np.sqrt((transform**2).sum(axis=1))
+    return _finish(
+        GuidedLikelihood(target, population, guide, base),
+        population,
+        x,
+        scale,
+        move,
+        trace,
+        coarse=GuidedLikelihood(target, population, guide, coarse_base),
+    )
 
 
 def _finish(
@@ -180,12 +194,17 @@ def _finish(
     scale: np.ndarray,
     move: float,
     trace: list[dict[str, Any]],
+    coarse: PopulationObjective | None = None,
 ) -> Optimum:
-    """Look for variances at zero, compute the information and judge the optimum."""
+    """Look for variances at zero, compute the information and judge the optimum.
+
+    `coarse` is a cheaper form of the objective for second derivatives, where a percent does not matter.
+    """
+    coarse = objective if coarse is None else coarse
     free = np.arange(population.n_x)
-    information = information_at(objective, x, scale, free)
+    information = information_at(coarse, x, scale, free)
     warnings: list[str] = []
-    pinned = vanishing_effects(objective, population, x)
+    pinned = vanishing_effects(coarse, population, x)
     if pinned:
         x = x.copy()
         x[pinned] = 0.0
@@ -193,7 +212,7 @@ def _finish(
         transform = whitening(information[np.ix_(free, free)])
         found = minimize_whitened(objective, x, transform, free)
         x = population.fold_signs(found.x)
-        information = information_at(objective, x, scale, free)
+        information = information_at(coarse, x, scale, free)
         trace.append({"stage": "boundary", "x": x.tolist(), "objective": 2.0 * found.value})
         names = ", ".join(population.names[k].removeprefix("chol_") for k in pinned)
         warnings.append(

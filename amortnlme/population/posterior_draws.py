@@ -169,6 +169,7 @@ class PosteriorDraws:
         rejected = np.zeros(self.n_subjects, np.int64) if self.n_rejected is None else self.n_rejected
         arrays = {"phi": self.phi, "log_q": self.log_q, "log_prior": self.log_prior, "n_rejected": rejected}
         attributes = {
+            "kind": DRAWS_KIND,
             "version": DRAWS_VERSION,
             "subject_ids": list(self.subject_ids),
             "parameters": self.parameters.to_config(),
@@ -179,7 +180,7 @@ class PosteriorDraws:
             "dataset_fingerprint": self.dataset_fingerprint,
             "out_of_domain": [list(reasons) for reasons in self.out_of_domain],
         }
-        write_h5_atomic(Path(path), DRAWS_KIND, arrays, attributes)
+        write_h5_atomic(Path(path), arrays, attributes)
 
     @classmethod
     def load(cls, path: str | Path) -> PosteriorDraws:

@@ -5,7 +5,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import h5py
 import hdf5plugin
@@ -68,7 +68,7 @@ def write_h5_atomic(
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         os.close(descriptor)
         temporary = Path(name)
-        with h5py.File(temporary, "w", track_order=True, libver="latest") as file:
+        with _create(temporary, arrays) as file:
             file.attrs["kind"] = str(attributes["kind"])
             file.attrs["format"] = _FORMAT
             file.attrs["meta"] = header
@@ -90,6 +90,25 @@ def write_h5_atomic(
         # after the rename there is nothing left under this name
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _create(path: Path, arrays: Mapping[str, np.ndarray]) -> h5py.File:
+    """Create a file with the groups of `arrays`; h5py's own way stamps them with the time of writing.
+
+    Without the stamps equal content makes equal bytes.
+    """
+    timeless = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    timeless.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    file = h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, timeless, access))
+    untimed = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    untimed.set_obj_track_times(False)
+    groups = {str(folder) for label in arrays for folder in PurePosixPath(label).parents if folder.name}
+    for name in sorted(groups):
+        h5py.h5g.create(file.id, name.encode(), gcpl=untimed)
+    return file
 
 
 def _refuse_objects(arrays: Mapping[str, np.ndarray]) -> None:

@@ -172,11 +172,3 @@ def test_a_damaged_estimator_is_named(name, damage, study, tmp_path, capsys):
 def test_simulate_refuses_to_mix_two_training_sets(study, capsys):
     arguments = ["simulate", "one_compartment_oral", "--n", "601", "--shard-size", "300"]
     assert refusal([*arguments, "--out", study.path("oral.training")], capsys) == "E_TRAINING_HEADER"
-
-
-@pytest.mark.backend
-def test_sample_refuses_data_without_a_covariate_of_the_model(study, tmp_path, capsys):
-    path = tmp_path / "data.csv"
-    path.write_text("ID,TIME,DV,AMT,EVID\n1,0,.,320,1\n1,1,4.2,.,0\n1,5,3.1,.,0\n", encoding="utf-8")
-    arguments = ["sample", study.path("oral"), str(path), "--out", str(tmp_path / "draws.h5")]
-    assert refusal(arguments, capsys) == "E_DRAWS_COVARIATES"

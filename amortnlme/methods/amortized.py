@@ -76,7 +76,7 @@ class Amortized(AbstractMethod):
     n_points: int = 256
     max_rounds: int = 8
     tolerance: float = 0.01
-    referee_points: int = 256
+    referee_points: int = 512
     referee_replicates: int = 8
     log_density: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
 

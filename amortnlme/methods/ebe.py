@@ -94,7 +94,7 @@ def find_ebe(
         scaled = precision + damping[:, None, None] * precision * eye
         step = np.linalg.solve(scaled, gradient[..., None])[..., 0]
         length = np.sqrt(np.maximum((step[:, None, :] @ precision @ step[..., None])[:, 0, 0], 0.0))
-        converged |= (length < tolerance) & np.isfinite(value)
+        arrived = (length < tolerance) & np.isfinite(value)
         if converged.all():
             break
         # A jump of many prior SDs leaves the region where the linearization means anything.
@@ -105,8 +105,8 @@ def find_ebe(
         u[better], value[better] = trial[better], new_value[better]
         gradient[better], precision[better] = new_gradient[better], new_precision[better]
         damping = np.where(better, np.maximum(damping * 0.2, 1e-12), np.minimum(damping * 6.0, 1e12))
-        # No ascent even for a vanishing step: the point is a mode to machine precision.
-        converged |= ~better & (damping >= 1e12) & np.isfinite(value)
+        # The last short step is still taken. No ascent even for a vanishing step: a mode to machine precision.
+        converged |= arrived | (~better & (damping >= 1e12) & np.isfinite(value))
     return EmpiricalBayes(u, mu + u @ factor.T, precision, value, converged)
 
 

@@ -46,7 +46,8 @@ def load_bundled(name: str) -> Dataset:
     if name not in names:
         raise DataError(
             "E_DATA_UNKNOWN_BUNDLED",
-            f"No bundled table is called {name!r}. Bundled: {', '.join(names)}. Use one of these, or read_csv(path).",
+            f"No bundled table is called {name!r}. Bundled: {', '.join(names)}. Use one of these, or "
+            f"read_csv(path).",
         )
     with as_file(files("amortnlme.data").joinpath(_FOLDER, f"{name}.csv")) as path:
         return read_csv(path, units=_UNITS.get(name))

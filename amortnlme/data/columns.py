@@ -75,7 +75,7 @@ class Layout:
     comment: int | None
 
 
-def lay_out(header: Sequence[str], columns: ColumnMap) -> Layout:
+def lay_out(header: Sequence[str], columns: ColumnMap, source: str) -> Layout:
     """Find the columns of a table.
 
     Parameters
@@ -84,6 +84,8 @@ def lay_out(header: Sequence[str], columns: ColumnMap) -> Layout:
         Column names in order.
     columns : ColumnMap
         Names to look for.
+    source : str
+        Name of the table in messages.
 
     Returns
     -------
@@ -92,18 +94,26 @@ def lay_out(header: Sequence[str], columns: ColumnMap) -> Layout:
     Raises
     ------
     DataError
-        ``E_DATA_NO_HEADER``, ``E_DATA_COLUMN_NAME`` (a column without a name), ``E_DATA_COLUMN_TWICE`` (two columns for one part),
+        ``E_DATA_COLUMN_MAP`` (two parts of one name), ``E_DATA_NO_HEADER``, ``E_DATA_COLUMN_NAME`` (a
+        column without a name), ``E_DATA_COLUMN_TWICE`` (two columns for one part),
         ``E_DATA_COLUMN_MISSING`` (a column that is needed or was asked for is not there).
     """
     names = [str(name).strip() for name in header]
     if all(_NUMBER.fullmatch(name) for name in names):
         raise DataError(
             "E_DATA_NO_HEADER",
-            f"There is no header: the first line is {', '.join(map(repr, names[:6]))}. "
+            f"{source} has no header: the first line is {', '.join(map(repr, names[:6]))}. "
             f"Put the names of the columns there, such as ID,TIME,DV.",
         )
-    _refuse_unusable(names)
+    _refuse_unusable(names, source)
     wanted = {getattr(columns, part).casefold(): part for part in PARTS}
+    if len(wanted) != len(PARTS):
+        raise DataError(
+            "E_DATA_COLUMN_MAP",
+            f"{columns} gives one column two parts. Every part needs a name of its own, whether the "
+            f"table has it "
+            f"or not.",
+        )
     parts: dict[str, int] = {}
     rest: dict[str, int] = {}
     for position, name in enumerate(names):
@@ -113,7 +123,8 @@ def lay_out(header: Sequence[str], columns: ColumnMap) -> Layout:
         elif part in parts:
             raise DataError(
                 "E_DATA_COLUMN_TWICE",
-                f"Columns {names[parts[part]]!r} and {name!r} both mean {getattr(columns, part)}; names are matched "
+                f"{source}: columns {names[parts[part]]!r} and {name!r} both mean {getattr(columns, part)}; "
+                f"names are matched "
                 f"without regard to case. Rename or remove one of them.",
             )
         else:
@@ -123,7 +134,8 @@ def lay_out(header: Sequence[str], columns: ColumnMap) -> Layout:
     if missing or asked:
         raise DataError(
             "E_DATA_COLUMN_MISSING",
-            f"There is no column {', '.join(map(repr, missing + asked))}. The table has {', '.join(map(repr, names))}; "
+            f"{source} has no column {', '.join(map(repr, missing + asked))}. It has "
+            f"{', '.join(map(repr, names))}; "
             f"{', '.join(getattr(columns, part) for part in _NEEDED)} are needed. "
             f"Rename the column, or say what it is called with ColumnMap.",
         )
@@ -135,17 +147,19 @@ def lay_out(header: Sequence[str], columns: ColumnMap) -> Layout:
     return Layout(parts, rest, comment)
 
 
-def _refuse_unusable(names: list[str]) -> None:
+def _refuse_unusable(names: list[str], source: str) -> None:
     if "" in names:
         raise DataError(
             "E_DATA_COLUMN_NAME",
-            f"Column {names.index('') + 1} has no name in the header {', '.join(map(repr, names))}. "
+            f"{source}: Column {names.index('') + 1} has no name in the header "
+            f"{', '.join(map(repr, names))}. "
             f"Name it, or remove the column.",
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
             "E_DATA_COLUMN_TWICE",
-            f"Column {', '.join(map(repr, twice))} is there more than once. Every name may occur once; "
+            f"{source}: Column {', '.join(map(repr, twice))} is there more than once. Every name may "
+            f"occur once; "
             f"rename or remove the others.",
         )

@@ -41,7 +41,8 @@ def refuse_contradictions(
     if not records.measured.any():
         raise DataError(
             "E_DATA_NO_OBSERVATIONS",
-            f"{records.places.source} holds no observation: none of its {len(records.time)} rows has EVID 0, MDV 0 and a DV. "
+            f"{records.places.source} holds no observation: none of its {len(records.time)} rows has "
+            f"EVID 0, MDV 0 and a DV. "
             f"At least one measurement is needed; check DV, EVID and MDV.",
         )
 
@@ -76,8 +77,10 @@ def refuse_double_doses(
     other = int(origin[np.flatnonzero(same)[0]])
     raise DataError(
         "E_DATA_DOUBLE_DOSE",
-        f"{places.source}, {places.name(int(origin[at]))}: its additional dose (ADDL) at t = {fields['time'][at]:g} "
-        f"equals a dose of row {int(places.rows[other])} at that time, so it would be given twice. Lower ADDL or "
+        f"{places.source}, {places.name(int(origin[at]))}: its additional dose (ADDL) at t = "
+        f"{fields['time'][at]:g} "
+        f"equals a dose of row {int(places.rows[other])} at that time, so it would be given twice. "
+        f"Lower ADDL or "
         f"remove the other row; if two doses are meant, pass allow_duplicates=True.",
     )
 
@@ -97,7 +100,8 @@ def _refuse_dose_amounts(records: Records) -> None:
     if records.is_dose.any() and not amount[records.is_dose].any():
         raise DataError(
             "E_DATA_DOSES_ZERO",
-            f"{places.source}: all {int(records.is_dose.sum())} doses have AMT 0, the first in {places.name(int(np.argmax(records.is_dose)))}. "
+            f"{places.source}: all {int(records.is_dose.sum())} doses have AMT 0, the first in "
+            f"{places.name(int(np.argmax(records.is_dose)))}. "
             f"At least one dose must be positive; fill in AMT, or remove the dose rows of an undosed study.",
         )
 
@@ -112,7 +116,8 @@ def _refuse_infusions(records: Records) -> None:
             "E_DATA_RATE_MODELED",
             rate == code,
             f"RATE is {code}, which means that {meaning}",
-            "Models cannot estimate the rate or duration of an infusion yet; give RATE > 0, or 0 for a bolus.",
+            "Models cannot estimate the rate or duration of an infusion yet; give RATE > 0, or 0 for "
+            "a bolus.",
         )
     places.refuse("E_DATA_RATE", rate < 0, "RATE is {}", "RATE must be 0 (bolus) or more (infusion).", rate)
     places.refuse(
@@ -167,7 +172,8 @@ def _refuse_dose_items_elsewhere(records: Records) -> None:
             "E_DATA_DOSE_ITEM",
             ~records.is_dose & (values != 0),
             f"{label.upper()} is {{}} on a row that is no dose",
-            "Only doses (EVID 1 or 4) may have AMT, RATE, TINF, ADDL, II and SS; set it to 0 or correct EVID.",
+            "Only doses (EVID 1 or 4) may have AMT, RATE, TINF, ADDL, II and SS; set it to 0 or "
+            "correct EVID.",
             values,
         )
 
@@ -209,7 +215,8 @@ def _refuse_duplicates(records: Records) -> None:
         "E_DATA_DUPLICATE_ROW",
         pd.DataFrame(table).duplicated().to_numpy(),
         "the row repeats an earlier one of this subject at t = {}",
-        "Remove it; write two equal doses at one time as one dose. If the repetition is meant, pass allow_duplicates=True.",
+        "Remove it; write two equal doses at one time as one dose. If the repetition is meant, pass "
+        "allow_duplicates=True.",
         records.time,
     )
 
@@ -222,6 +229,8 @@ def _refuse_missing_covariates(records: Records) -> None:
             "E_DATA_COVARIATE_MISSING",
             missing,
             f"covariate {name} has no value at or before this row ({n_subjects} subjects start without one)",
-            "Later rows take the last value, but the first row needs one: fill it in, leave the column out with "
-            "ColumnMap(ignore=...), or pass allow_missing_covariates=True and keep it out of population models.",
+            "Later rows take the last value, but the first row needs one: fill it in, leave the "
+            "column out with "
+            "ColumnMap(ignore=...), or pass allow_missing_covariates=True and keep it out of "
+            "population models.",
         )

@@ -1,6 +1,7 @@
 """Event tables in NONMEM conventions: one row per dose, measurement or other event.
 
-What a table may hold, and what happens to it, is described in `read_frame`; `to_frame` and `to_csv` write a study back.
+What a table may hold, and what happens to it, is described in `read_frame`; `to_frame` and `to_csv` write
+a study back.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from amortnlme.data.design import Design
 from amortnlme.data.expansion import Processed, durations, process
 from amortnlme.data.records import Records, parse
 from amortnlme.data.subject import Subject, TimeVarying
+from amortnlme.data.table_text import RawTable, raw_frame, read_text, split_table
 from amortnlme.data.table_writer import to_csv as to_csv
 from amortnlme.data.table_writer import to_frame as to_frame
-from amortnlme.data.table_text import RawTable, raw_frame, read_text, split_table
 
 
 def read_frame(
@@ -38,12 +39,12 @@ def read_frame(
 ) -> Dataset:
     """Read an event table from a data frame.
 
-    ID, TIME and DV must be there; AMT, EVID, MDV, CMT, RATE (or TINF), ADDL, II, SS, CENS, LIMIT, OCC and DVID may be; every
-    other column is a covariate. A dot, a blank or NA is a missing cell. Without EVID a row with an AMT is a dose. The order of
-    rows decides what happens first at one time. Covariates keep their last value until the next one. Additional doses
-    (ADDL, II) are written out; at one time they come before the rows of the table, as in NONMEM. EVID 3 and 4 empty the
-    compartments and may restart the clock. An observation with MDV 1 or without DV
-    stays as a time without measurement.
+    ID, TIME and DV must be there; AMT, EVID, MDV, CMT, RATE (or TINF), ADDL, II, SS, CENS, LIMIT, OCC and
+    DVID may be; every other column is a covariate. A dot, a blank or NA is a missing cell. Without EVID a
+    row with an AMT is a dose. The order of rows decides what happens first at one time. Covariates keep
+    their last value until the next one. Additional doses (ADDL, II) are written out; at one time they come
+    before the rows of the table, as in NONMEM. EVID 3 and 4 empty the compartments and may restart the
+    clock. An observation with MDV 1 or without DV stays as a time without measurement.
 
     Parameters
     ----------
@@ -84,7 +85,9 @@ def read_csv(
     allow_duplicates: bool = False,
     allow_missing_covariates: bool = False,
 ) -> Dataset:
-    """Read an event table from a text file; lines that begin with ``#`` and rows with an entry in column C are comments.
+    """Read an event table from a text file; ``#`` at the start of a line makes it a comment.
+
+    So does an entry in a column called C, as in NONMEM.
 
     Parameters
     ----------
@@ -124,7 +127,7 @@ def _read(
     allow_duplicates: bool,
     allow_missing_covariates: bool,
 ) -> Dataset:
-    layout = lay_out(table.header, columns)
+    layout, description = lay_out(table.header, columns, table.source), table.description
     exclusions = [Exclusion(row, "", reason) for row, reason in table.comments]
     if layout.comment is not None:
         table, flagged = _without_comments(table, layout.comment)
@@ -140,9 +143,8 @@ def _read(
     )
     processed = process(records, allow_duplicates=allow_duplicates)
     exclusions += _unused(records, processed)
-    return Dataset(
-        _subjects(records, processed), name, tuple(sorted(exclusions, key=lambda e: e.row)), units or {}
-    )
+    notes = tuple(sorted(exclusions, key=lambda note: note.row))
+    return Dataset(_subjects(records, processed), name, notes, units or {}, description)
 
 
 def _without_comments(table: RawTable, at: int) -> tuple[RawTable, list[Exclusion]]:
@@ -157,17 +159,20 @@ def _without_comments(table: RawTable, at: int) -> tuple[RawTable, list[Exclusio
 
 
 def _unused(records: Records, processed: Processed) -> list[Exclusion]:
-    rows, ids = records.places.rows, records.places.ids
+    places, rows = records.places, records.places.rows
     silent = np.flatnonzero(records.is_observation & ~records.measured)
     notes = [
-        Exclusion(int(rows[at]), str(ids[at]), "no measurement (MDV is 1 or DV is missing): the time is kept")
-        for at in silent
+        Exclusion(
+            int(rows[at]), places.id_at(at), "no measurement (MDV is 1 or DV is missing): the time is kept"
+        )
+        for at in silent.tolist()
     ]
     return notes + [
         Exclusion(
             int(rows[at]),
-            str(ids[at]),
-            f"{count} of its additional doses come after the last row before a reset, a steady-state dose or the end, "
+            places.id_at(at),
+            f"{count} of its additional doses come after the last row before a reset, a steady-state "
+            f"dose or the end, "
             f"where they change nothing",
         )
         for at, count in processed.late
@@ -198,7 +203,7 @@ def _subjects(records: Records, processed: Processed) -> tuple[Subject, ...]:
         part = slice(int(start), int(stop))
         rows = origin[part][observation[part]]
         first = int(origin[part][0])
-        identifier = str(records.places.ids[first])
+        identifier = records.places.id_at(first)
         subjects.append(
             Subject(
                 id=identifier,

@@ -1,4 +1,4 @@
-"""Rows of an event table as records in processing order: resets apart from doses, additional doses written out."""
+"""Rows of an event table in processing order: resets apart from doses, additional doses written out."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Processed:
 def process(records: Records, *, allow_duplicates: bool = False) -> Processed:
     """Write resets and additional doses out as records of their own.
 
-    An additional dose comes before every row of the table at its time, as in NONMEM: a measurement there sees the dose.
-    A reset (EVID 3 or 4) and a steady-state dose with SS = 1 cancel the additional doses that are still to come, and none
-    is given after a subject's last row.
+    An additional dose comes before every row of the table at its time, as in NONMEM: a measurement there
+    sees the dose. A reset (EVID 3 or 4) and a steady-state dose with SS = 1 cancel the additional doses
+    that are still to come, and none is given after a subject's last row.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def _kinds(records: Records) -> np.ndarray:
 def _additional_doses(
     records: Records,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[tuple[int, int], ...]]:
-    """Return the source row of each additional dose, the row it comes before, its time, and what comes too late."""
+    """Return each additional dose's source row, the row it comes before and its time; what comes too late."""
     sources = np.flatnonzero(records.addl > 0)
     first = np.concatenate([[True], np.diff(records.segment) != 0])
     stretch = np.cumsum(first | (records.is_dose & (records.ss == 1)))
@@ -151,7 +151,8 @@ def _refuse_too_many(records: Records, row: int, total: int) -> None:
         raise DataError(
             "E_DATA_TOO_MANY_DOSES",
             f"{records.places.source}, {records.places.name(row)}: ADDL = {records.addl[row]:g} every II = "
-            f"{records.ii[row]:g} brings the table to more than {MOST_DOSES} additional doses. Check ADDL and the "
+            f"{records.ii[row]:g} brings the table to more than {MOST_DOSES} additional doses. Check "
+            f"ADDL and the "
             f"unit of II; a regimen that long is better written with SS.",
         )
 

@@ -102,7 +102,8 @@ def parse(table: RawTable, layout: Layout, columns: ColumnMap) -> Records:
     Raises
     ------
     DataError
-        If a cell is not what its column holds, a subject comes back after another one, or time falls within a subject.
+        If a cell is not what its column holds, a subject comes back after another one, or time falls
+        within a subject.
     """
     places = Places(table.source, table.rows, header_line=table.header_line)
     ids = identifiers(table.columns[layout.parts["id"]], columns.id, places)
@@ -123,6 +124,7 @@ def parse(table: RawTable, layout: Layout, columns: ColumnMap) -> Records:
     _refuse_times(cells["time"], segment, places)
     measured = _measured(cells, evid, places)
     nothing = np.full(len(ids), np.nan)
+    _refuse_empty_censoring(cells, evid, places)
     cens = np.where(measured, np.nan_to_num(cells.get("cens", nothing)), 0.0)
     # the compartment of a row that neither doses nor measures says nothing
     cmt = np.where((evid == 2) | (evid == 3), 0.0, np.nan_to_num(cells.get("cmt", nothing)))
@@ -214,6 +216,28 @@ def _measured(cells: dict[str, np.ndarray], evid: np.ndarray, places: Places) ->
         dv,
     )
     return (evid == 0) & (mdv != 1) & ~np.isnan(dv)
+
+
+def _refuse_empty_censoring(cells: dict[str, np.ndarray], evid: np.ndarray, places: Places) -> None:
+    if "cens" not in cells:
+        places.refuse(
+            "E_DATA_LIMIT_WITHOUT_CENS",
+            ~np.isnan(cells.get("limit", np.full(len(evid), np.nan))),
+            "LIMIT is {} but the table has no column CENS",
+            "LIMIT means something for censored measurements only; add CENS (1 below the limit in "
+            "DV, -1 above it, "
+            "0 measured), or leave the column out with ColumnMap(ignore=...).",
+            cells.get("limit"),
+        )
+        return
+    asked = (evid == 0) & (cells["mdv"] != 1 if "mdv" in cells else True)
+    places.refuse(
+        "E_DATA_CENS_WITHOUT_DV",
+        asked & np.isnan(cells["dv"]) & (np.nan_to_num(cells["cens"]) != 0),
+        "CENS is {} but there is no DV",
+        "DV holds the limit of a censored measurement; fill it in, or set CENS to 0.",
+        cells["cens"],
+    )
 
 
 def _labels(cells: dict[str, np.ndarray], part: str, evid: np.ndarray, places: Places) -> np.ndarray:

@@ -46,8 +46,23 @@ class Places:
         """
         row = int(self.rows[at])
         details = [] if self.header_line is None else [f"line {self.header_line + row}"]
-        details += [] if self.ids is None else [f"subject {str(self.ids[at])!r}"]
+        details += [] if self.ids is None else [f"subject {self.id_at(at)!r}"]
         return f"row {row} ({', '.join(details)})" if details else f"row {row}"
+
+    def id_at(self, at: int) -> str:
+        """Return the subject of a row.
+
+        Parameters
+        ----------
+        at : int
+            Position among the rows in use.
+
+        Returns
+        -------
+        str
+            Empty if subjects are not known yet.
+        """
+        return "" if self.ids is None else str(self.ids[at])
 
     def refuse(
         self,

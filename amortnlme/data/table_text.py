@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +63,12 @@ class RawTable:
         return f"{len(self.rows)} rows of {self.source}, separated by {DELIMITERS[self.delimiter]}"
 
 
-def read_text(path: Path | str) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 file (with or without byte-order mark) after checks that it is a text of a sensible size.
 
     Parameters
     ----------
-    path : Path or str
+    path : str or path
         The file, at most ``MAX_BYTES`` long.
 
     Returns
@@ -138,7 +139,8 @@ def decode(content: bytes, source: str) -> str:
         line = content.count(b"\n", 0, cause.start) + 1
         raise DataError(
             "E_DATA_ENCODING",
-            f"{source}, line {line}: byte 0x{content[cause.start]:02x} is not UTF-8. Save the table as CSV (UTF-8).",
+            f"{source}, line {line}: byte 0x{content[cause.start]:02x} is not UTF-8. Save the table "
+            f"as CSV (UTF-8).",
         ) from cause
 
 
@@ -162,8 +164,8 @@ def split_table(text: str, source: str, delimiter: str | None = None) -> RawTabl
     Raises
     ------
     DataError
-        ``E_DATA_EMPTY_FILE``, ``E_DATA_DELIMITER``, ``E_DATA_ONE_COLUMN``, ``E_DATA_QUOTES``, ``E_DATA_RAGGED``,
-        ``E_DATA_NO_ROWS``.
+        ``E_DATA_EMPTY_FILE``, ``E_DATA_DELIMITER``, ``E_DATA_ONE_COLUMN``, ``E_DATA_QUOTES``,
+        ``E_DATA_RAGGED``, ``E_DATA_NO_ROWS``.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     numbers = [i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
@@ -173,7 +175,8 @@ def split_table(text: str, source: str, delimiter: str | None = None) -> RawTabl
     if chosen not in DELIMITERS:
         raise DataError(
             "E_DATA_DELIMITER",
-            f"{delimiter!r} is not a known delimiter. Allowed: comma, semicolon, tab, a blank (any whitespace).",
+            f"{delimiter!r} is not a known delimiter. Allowed: comma, semicolon, tab, a blank (any "
+            f"whitespace).",
         )
     table = _cells([lines[i] for i in numbers], chosen, source)
     header, first = tuple(cell.strip() for cell in table[0]), numbers[0] + 1
@@ -206,7 +209,8 @@ def _sniff(header: str, source: str) -> str:
     if best == 0:
         raise DataError(
             "E_DATA_ONE_COLUMN",
-            f"{source}: the header {header.strip()[:60]!r} is a single column. Columns are separated by comma, semicolon, "
+            f"{source}: the header {header.strip()[:60]!r} is a single column. Columns are separated "
+            f"by comma, semicolon, "
             f"tab or whitespace; use one of these, and name at least ID, TIME and DV in the first line.",
         )
     found = [mark for mark, count in counts.items() if count == best]
@@ -214,7 +218,8 @@ def _sniff(header: str, source: str) -> str:
         names = " and ".join(DELIMITERS[mark] for mark in found)
         raise DataError(
             "E_DATA_DELIMITER",
-            f"{source}: {names} occur equally often in the header {header.strip()[:60]!r}, so the delimiter is not clear. "
+            f"{source}: {names} occur equally often in the header {header.strip()[:60]!r}, so the "
+            f"delimiter is not clear. "
             f"Use only one of them, or pass delimiter=.",
         )
     return found[0]
@@ -248,8 +253,10 @@ def _refuse_ragged(
         others = f" ({bad.size - 1} more such rows)" if bad.size > 1 else ""
         raise DataError(
             "E_DATA_RAGGED",
-            f"{source}, row {rows[at]} (line {header_line + rows[at]}): {lengths[at]} cells{others}, but the header has "
-            f"{width} (separated by {DELIMITERS[delimiter]}). Give every row one cell per column; write '.' where one is "
+            f"{source}, row {rows[at]} (line {header_line + rows[at]}): {lengths[at]} cells{others}, "
+            f"but the header has "
+            f"{width} (separated by {DELIMITERS[delimiter]}). Give every row one cell per column; "
+            f"write '.' where one is "
             f"missing.",
         )
 
@@ -275,7 +282,8 @@ def raw_frame(frame: pd.DataFrame, source: str) -> RawTable:
     if not isinstance(frame, pd.DataFrame):
         raise DataError(
             "E_DATA_NOT_A_FRAME",
-            f"A pandas data frame is needed; given {type(frame).__name__}. Use read_csv for the path of a file.",
+            f"A pandas data frame is needed; given {type(frame).__name__}. Use read_csv for the path "
+            f"of a file.",
         )
     if not len(frame):
         raise DataError(

@@ -19,8 +19,9 @@ from amortnlme.data.design import FIELDS, EventKind
 def to_frame(dataset: Dataset) -> pd.DataFrame:
     """Write a study as an event table; `read_frame` makes the same study of it.
 
-    Additional doses stay written out, one row each. Columns that say nothing are left out. Read a study with repeated rows
-    back with ``allow_duplicates=True``, one with missing covariates with ``allow_missing_covariates=True``.
+    Additional doses stay written out, one row each. Columns that say nothing are left out. Read a study
+    with repeated rows back with ``allow_duplicates=True``, one with missing covariates with
+    ``allow_missing_covariates=True``.
 
     Parameters
     ----------
@@ -30,7 +31,8 @@ def to_frame(dataset: Dataset) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ID, TIME, AMT, DV, EVID, what else is needed of `ColumnMap`'s names, and the covariates; missing cells are NaN.
+        ID, TIME, AMT, DV, EVID, what else is needed of `ColumnMap`'s names, and the covariates; missing
+        cells are NaN.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def to_frame(dataset: Dataset) -> pd.DataFrame:
         says = optional[label] != silent
         if (says & ~np.isnan(optional[label])).any():
             table[label] = optional[label]
-    return pd.DataFrame(table | covariates)[~merged].reset_index(drop=True)
+    return pd.DataFrame({name: values[~merged] for name, values in (table | covariates).items()})
 
 
 def to_csv(dataset: Dataset, path: str | os.PathLike[str]) -> None:
@@ -87,7 +89,7 @@ def to_csv(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         If the file cannot be written (``E_IO_WRITE``).
     """
     frame = to_frame(dataset)
-    text = pd.DataFrame({name: _texts(frame[name]) for name in frame.columns})
+    text = pd.DataFrame({name: _texts(frame[name].to_numpy()) for name in frame.columns})
     write_text_atomic(Path(path), text.to_csv(index=False, lineterminator="\n"))
 
 
@@ -132,14 +134,15 @@ def _dose_items(design: dict[str, np.ndarray], dose: np.ndarray) -> dict[str, np
     amount, duration = design["amount"], np.where(dose, design["duration"], 0.0)
     infusion = duration > 0
     rate = np.zeros(len(dose))
-    rate[infusion] = amount[infusion] / duration[infusion]
+    with np.errstate(all="ignore"):
+        rate[infusion] = amount[infusion] / duration[infusion]
     for candidate in (np.nextafter(rate, 0.0), np.nextafter(rate, np.inf)):
         # dividing twice may miss by the last bit, which a neighboring rate sets right
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             wrong = infusion & (amount / rate != duration)
             better = wrong & (amount / candidate == duration)
         rate = np.where(better, candidate, rate)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         exact = bool((amount[infusion] / rate[infusion] == duration[infusion]).all())
     zero = np.zeros(len(dose))
     steady = dose & (design["ss"] > 0)
@@ -173,7 +176,8 @@ def _refuse_unwritable(dataset: Dataset) -> None:
     if strange:
         raise DataError(
             "E_DATA_NOT_WRITABLE",
-            f"The identifier {strange[0]!r} would be read back as something else. Identifiers must be one line without spaces "
+            f"The identifier {strange[0]!r} would be read back as something else. Identifiers must "
+            f"be one line without spaces "
             f"around them, must not begin with '#' and not be '.' or 'NA'; rename the subject.",
         )
     reserved = {getattr(ColumnMap(), part).casefold() for part in PARTS}
@@ -186,14 +190,15 @@ def _refuse_unwritable(dataset: Dataset) -> None:
         ):
             raise DataError(
                 "E_DATA_NOT_WRITABLE",
-                f"The covariate {name!r} has the name of another column of event tables, or none that a header can hold. "
+                f"The covariate {name!r} has the name of another column of event tables, or none "
+                f"that a header can hold. "
                 f"Rename it.",
             )
 
 
-def _texts(column: pd.Series) -> np.ndarray:
+def _texts(column: np.ndarray) -> np.ndarray:
     if column.dtype == object:
-        return column.to_numpy()
-    codes, values = pd.factorize(column.to_numpy(), use_na_sentinel=True)
+        return column
+    codes, values = pd.factorize(column)
     # repr is the shortest text that reads back to the same number
     return np.array([repr(float(v)).removesuffix(".0") for v in values] + ["."], dtype=object)[codes]

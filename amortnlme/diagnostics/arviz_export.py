@@ -75,7 +75,7 @@ def to_inference_data(draws: PosteriorDraws, dataset: Dataset | None = None) -> 
     posterior = xarray.Dataset({**psi, "phi": table["phi"].expand_dims(chain=[0])}, attrs=_attributes(draws))
     for name, parameter in zip(draws.parameters.names, draws.parameters.parameters, strict=True):
         posterior[name].attrs["unit"] = parameter.unit
-    groups = {
+    groups: dict[str, Any] = {
         "posterior": posterior,
         "sample_stats": table[["log_q", "log_prior"]]
         .drop_dims("parameter", errors="ignore")

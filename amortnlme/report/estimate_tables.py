@@ -50,10 +50,8 @@ def comparison_table(
     Table
     """
     rows: list[Row] = []
-    for kind, title in _GROUPS:
-        names = {e.name: e.unit for fit in fits for e in fit.estimates if e.kind == kind}
-        if names:
-            rows.append(Row(group=title))
+    for title, names in ordered_names(fits).items():
+        rows.append(Row(group=title))
         for name, unit in names.items():
             found = [next((e for e in fit.estimates if e.name == name), None) for fit in fits]
             rows.append(row([Cell(pretty(name), unit), *(_estimate_cell(e) for e in found)]))
@@ -69,6 +67,27 @@ def comparison_table(
     )
     best = None if preferred is None else preferred + 1
     return Table(header, tuple(rows), best_column=best, caption=caption.replace("-2LL", "−2LL"))
+
+
+def ordered_names(fits: Sequence[PopulationFit]) -> dict[str, dict[str, str]]:
+    """Names and units of all estimates of some fits, by group, in the order of a table.
+
+    Parameters
+    ----------
+    fits : sequence of PopulationFit
+
+    Returns
+    -------
+    dict
+        Title of the group -> name -> unit; empty groups are left out.
+    """
+    # The richest fit decides the order, so that its rows are not torn apart.
+    ranked = sorted(fits, key=lambda fit: -len(fit.estimates))
+    groups = {
+        title: {e.name: e.unit for fit in ranked for e in fit.estimates if e.kind == kind}
+        for kind, title in _GROUPS
+    }
+    return {title: names for title, names in groups.items() if names}
 
 
 def pretty(name: str) -> str:

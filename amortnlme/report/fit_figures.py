@@ -57,10 +57,12 @@ def residual_pictures(key: str, diagnostics: FitDiagnostics, labels: Labels) -> 
     table = row_table(diagnostics)
     pictures = []
     for k, label in enumerate(labels.outputs, start=1):
-        rows = table[(table["DVID"] == k) & (table["CENS"] == 0)]
+        mine = table["DVID"].to_numpy() == k
+        censored = table["CENS"].to_numpy() == 1
+        rows = table.loc[mine & ~censored]
         if len(rows) == 0:
             continue
-        n_censored = int(((table["DVID"] == k) & (table["CENS"] == 1)).sum())
+        n_censored = int(np.sum(mine & censored))
         caption = (
             f"{count(len(rows), 'observation')}. Gray: identity, zero and ±1.96; red: local trend (LOESS)."
             " CWRES by FOCE linearization at the empirical Bayes estimates; NPDE from"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from amortnlme.diagnostics.compare import fit_labels
 from amortnlme.diagnostics.curves import conditional_draws, subject_curves
 from amortnlme.diagnostics.tables import diagnose
 from amortnlme.report import fit_figures as figures
+from amortnlme.report.content import picture
 from amortnlme.report.convergence_section import convergence_section
 from amortnlme.report.estimate_tables import (
     comparison_table,
@@ -27,6 +27,7 @@ from amortnlme.report.estimate_tables import (
     parameter_table,
     population_sentence,
 )
+from amortnlme.report.plots_effects import estimates_across_fits
 from amortnlme.report.provenance_section import individual_table, provenance_section
 from amortnlme.report.trust_section import DrawChecks, check_draws, grade_counts, trust_section
 from amortnlme.report.verdict import Verdict, judge
@@ -135,15 +136,12 @@ def _content(
     options: ReportOptions,
 ) -> dict[str, Any]:
     """Everything the template shows."""
-    started = time.perf_counter()
     labels = fit_labels(fits)
     checks = None if draws is None else check_draws(draws, model, dataset, options.seed)
     subjects = () if checks is None else checks.subjects
     verdict = judge(fits, labels, subjects)
     main = 0 if verdict.preferred is None else verdict.preferred
-    seconds = {"checks": time.perf_counter() - started}
     parts = _fit_parts(fits, labels, dataset, model, checks, main, verdict, options)
-    seconds["diagnostics and figures"] = time.perf_counter() - started - seconds["checks"]
     trust = trust_section(checks, model.parameters.names, fits, uncorrected, card)
     return {
         "title": options.title or f"Population analysis: {dataset.name}",
@@ -160,7 +158,7 @@ def _content(
         "trust": trust,
         "individuals": individual_table(fits[main], model, dataset, subjects),
         "individuals_label": labels[main],
-        "provenance": provenance_section(fits, labels, draws, dataset, model, options.commands, seconds),
+        "provenance": provenance_section(fits, labels, draws, dataset, model, options.commands),
     }
 
 
@@ -247,9 +245,6 @@ def _comparison(fits: Sequence[PopulationFit], labels: Sequence[str], verdict: V
     table = comparison_table(fits, labels, verdict.preferred, with_deltas=comparable)
     pictures = []
     if len(fits) > 1:
-        from amortnlme.report.content import picture
-        from amortnlme.report.plots_effects import estimates_across_fits
-
         text = "Estimates with 95 % intervals (natural scale; ω on the estimation scale)."
         figure = estimates_across_fits(labels, [fit.estimates for fit in fits])
         pictures.append(picture(figure, "compare", text))

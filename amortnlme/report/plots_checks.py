@@ -35,7 +35,7 @@ _SIZE = PanelSize(width=2.02, height=1.6)
 GRADE_COLOR = {"green": GOOD, "amber": POPULATION, "red": TREND}
 
 
-@house_style
+@house_style()
 def predictive_checks(checks: Sequence[VisualPredictiveCheck], time_label: str, output_label: str) -> Figure:
     """Draw visual predictive checks side by side, with a panel below for the censored fraction.
 
@@ -100,7 +100,7 @@ def _censored_panel(panel: Axes, check: VisualPredictiveCheck) -> None:
     panel.set_ylim(-0.02, 1.02)
 
 
-@house_style
+@house_style()
 def calibration_figure(
     names: Sequence[str], ecdf: EcdfDifference | None, coverage: Coverage | None
 ) -> Figure:
@@ -165,7 +165,7 @@ def _coverage_panel(panel: Axes, coverage: Coverage, i: int) -> None:
     panel.set_ylim(low, high)
 
 
-@house_style
+@house_style()
 def trust_figure(subjects: Sequence[SubjectTrust], limits: TrustThresholds) -> Figure:
     """Draw effective sample share and Pareto k-hat of every subject against their limits.
 
@@ -212,7 +212,7 @@ def trust_figure(subjects: Sequence[SubjectTrust], limits: TrustThresholds) -> F
     return figure
 
 
-@house_style
+@house_style()
 def traces(series: Mapping[str, Mapping[str, Array]]) -> Figure:
     """Draw convergence traces, one panel per quantity and one line per fit.
 

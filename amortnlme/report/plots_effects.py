@@ -31,7 +31,7 @@ Array = np.ndarray
 _SIZE = PanelSize(width=2.02, height=1.6)
 
 
-@house_style
+@house_style()
 def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkage: Array) -> Figure:
     """Histogram and normal QQ plot of the empirical Bayes estimates of every random effect.
 
@@ -53,9 +53,13 @@ def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkag
     for j, name in enumerate(names):
         reach = 1.1 * max(float(np.abs(eta[:, j]).max()), 2.6 * float(omega_sd[j]), 1e-6)
         top, bottom = (axes[0][2 * j], axes[0][2 * j + 1]) if r <= 2 else (axes[0][j], axes[1][j])
-        n_bins = int(np.clip(np.ceil(2.0 * n ** (1 / 3)), 5, 24))
+        n_bins = int(np.clip(np.ceil(2.0 * n ** (1 / 3)) + 2, 7, 25))
         top.hist(
-            eta[:, j], bins=np.linspace(-reach, reach, n_bins + 1), density=True, color=INDIVIDUAL, alpha=0.45
+            eta[:, j],
+            bins=np.linspace(-reach, reach, n_bins + 1).tolist(),
+            density=True,
+            color=INDIVIDUAL,
+            alpha=0.45,
         )
         top.plot(eta[:, j], np.zeros(n), "|", color=DATA, ms=6, mew=0.8)
         if omega_sd[j] > 0:
@@ -73,7 +77,7 @@ def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkag
     return figure
 
 
-@house_style
+@house_style()
 def eta_against_covariates(eta: Array, names: Sequence[str], covariates: pd.DataFrame) -> Figure:
     """Scatter of every random effect against every covariate.
 
@@ -141,7 +145,7 @@ def _correlation(x: Array, y: Array) -> str:
     return f"r = {np.corrcoef(x[keep], y[keep])[0, 1]:.2f}"
 
 
-@house_style
+@house_style()
 def eta_pairs(eta: Array, names: Sequence[str]) -> Figure:
     """Scatter of every pair of random effects.
 
@@ -166,7 +170,7 @@ def eta_pairs(eta: Array, names: Sequence[str]) -> Figure:
     return figure
 
 
-@house_style
+@house_style()
 def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Estimate]]) -> Figure:
     """Draw the estimates of several fits with their 95 % intervals, one panel per parameter.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 _SIZE = PanelSize(
-    width=2.1, height=1.35, left=0.44, right=0.12, bottom=0.12, top=0.23, header=0.26, footer=0.24
+    width=2.04, height=1.35, left=0.5, right=0.12, bottom=0.12, top=0.23, header=0.26, footer=0.24
 )
 
 
@@ -60,7 +60,7 @@ class IndividualCurve:
     dose_time: Array
 
 
-@house_style
+@house_style()
 def individual_fits(curves: Sequence[IndividualCurve], time_label: str, output_label: str) -> Figure:
     """Draw one panel per subject on common axes.
 

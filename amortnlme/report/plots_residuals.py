@@ -28,7 +28,7 @@ Array = np.ndarray
 _SIZE = PanelSize(width=2.02, height=1.78)
 
 
-@house_style
+@house_style()
 def goodness_of_fit(rows: pd.DataFrame, time_label: str, output_label: str) -> Figure:
     """Draw the eight standard goodness-of-fit panels of one fit.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from amortnlme.diagnostics.tables import subject_table
@@ -70,7 +70,6 @@ def provenance_section(
     dataset: Dataset,
     model: IndividualModel,
     commands: Sequence[str],
-    report_seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Collect the contents of the provenance section.
 
@@ -82,8 +81,6 @@ def provenance_section(
     dataset : Dataset
     model : IndividualModel
     commands : sequence of str
-    report_seconds : mapping of str to float
-        Stages of the report itself.
 
     Returns
     -------
@@ -107,7 +104,7 @@ def provenance_section(
                 ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
             ]
         ),
-        "seconds": _seconds_table(fits, labels, report_seconds),
+        "seconds": _seconds_table(fits, labels),
         "commands": "\n".join(commands),
     }
 
@@ -124,7 +121,7 @@ def _data_facts(dataset: Dataset) -> list[tuple[str, str]]:
             if len(column)
             else str(name)
         )
-        missing = int(table[name].isna().sum())
+        missing = len(table) - len(column)
         ranges.append(text + (f", {missing} missing" if missing else ""))
     per_reason: dict[str, int] = {}
     for exclusion in dataset.exclusions:
@@ -144,9 +141,7 @@ def _data_facts(dataset: Dataset) -> list[tuple[str, str]]:
     )
 
 
-def _seconds_table(
-    fits: Sequence[PopulationFit], labels: Sequence[str], report_seconds: Mapping[str, float]
-) -> Table:
+def _seconds_table(fits: Sequence[PopulationFit], labels: Sequence[str]) -> Table:
     stages = list(dict.fromkeys(stage for fit in fits for stage in fit.seconds))
     header = cells(["", *(stage.replace("_", " ") for stage in stages), "total"])
     rows = [
@@ -159,5 +154,4 @@ def _seconds_table(
         )
         for fit, label in zip(fits, labels, strict=True)
     ]
-    parts = ", ".join(f"{name} {fixed(value)} s" for name, value in report_seconds.items())
-    return Table(header, tuple(rows), caption=f"Wall-clock seconds. This page: {parts}.")
+    return Table(header, tuple(rows), caption="Wall-clock seconds.")

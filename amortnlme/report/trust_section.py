@@ -15,8 +15,8 @@ from amortnlme.diagnostics.calibration import coverage_from_ranks, ecdf_differen
 from amortnlme.diagnostics.trust import SubjectTrust, TrustThresholds, grade_subjects
 from amortnlme.diagnostics.two_sample import marginal_wasserstein
 from amortnlme.methods.importance import importance_correct
-from amortnlme.report.content import Cell, Picture, Row, Table, cells, facts, picture, row
-from amortnlme.report.estimate_tables import pretty
+from amortnlme.report.content import Cell, Picture, Table, cells, facts, picture, row
+from amortnlme.report.estimate_tables import ordered_names, pretty
 from amortnlme.report.numbers import MISSING, fixed, percent, significant
 from amortnlme.report.plots_checks import calibration_figure, trust_figure
 
@@ -118,11 +118,12 @@ def trust_section(
         "corrected": _correction_table(pairs) if pairs else None,
         "corrected_text": (
             "Each population model fitted twice: from the network's draws alone, and with every subject's"
-            " likelihood evaluated exactly by importance sampling. The difference, in standard errors of the"
-            " corrected fit, is the error that the network alone would have caused."
+            " likelihood evaluated exactly by importance sampling. The table shows"
+            " the former."
         ),
         "card": facts([(key.replace("_", " "), value) for key, value in card.items()]),
         "checks": _check_table(calibration),
+        "recovery": _recovery_table(calibration),
         "calibration_figures": _calibration_pictures(calibration),
     }
 
@@ -195,19 +196,27 @@ def _subject_picture(checks: DrawChecks) -> Picture:
 
 
 def _correction_table(pairs: Sequence[tuple[PopulationFit, PopulationFit]]) -> Table:
-    rows: list[Row] = []
-    for fit, raw in pairs:
-        rows.append(Row(group=fit.population.name))
-        for e in fit.estimates:
-            other = next((r for r in raw.estimates if r.name == e.name), None)
-            if other is None:
-                continue
-            gap = MISSING if not e.se else fixed((other.value - e.value) / e.se)
-            rows.append(
-                row([pretty(e.name), significant(e.value), significant(e.se), significant(other.value), gap])
-            )
-    header = cells(["", "Corrected", "SE", "Network alone", Cell("Difference", "in SE")])
-    return Table(header, tuple(rows))
+    """Estimates of the network alone, each with its distance from the corrected fit."""
+    groups = ordered_names([fit for fit, _ in pairs])
+    names = [name for group in groups.values() for name in group]
+    rows = [row([pretty(name), *(_correction_cell(name, fit, raw) for fit, raw in pairs)]) for name in names]
+    if all(str(fit.ofv_kind) == str(raw.ofv_kind) for fit, raw in pairs):
+        rows.append(row(["−2LL above corrected", *(fixed(raw.ofv - fit.ofv) for fit, raw in pairs)]))
+    header = cells(["Network alone", *(fit.population.name for fit, _ in pairs)])
+    caption = (
+        "In brackets: distance from the corrected estimate in its standard errors (none on the boundary)."
+        " Last row: what the network's estimates lose in exact −2LL."
+    )
+    return Table(header, tuple(rows), caption=caption)
+
+
+def _correction_cell(name: str, fit: PopulationFit, raw: PopulationFit) -> Cell:
+    mine = next((e for e in fit.estimates if e.name == name), None)
+    other = next((e for e in raw.estimates if e.name == name), None)
+    if mine is None or other is None:
+        return Cell(MISSING)
+    small = f"({fixed((other.value - mine.value) / mine.se)} SE)" if mine.se else ""
+    return Cell(significant(other.value), small)
 
 
 def _check_table(calibration: Mapping[str, Any] | None) -> Table | None:
@@ -219,6 +228,43 @@ def _check_table(calibration: Mapping[str, Any] | None) -> Table | None:
         for name, ok in checks.items()
     )
     return Table(cells(["Check made when the estimator was calibrated", "Result"]), rows, frozenset({0, 1}))
+
+
+def _recovery_table(calibration: Mapping[str, Any] | None) -> Table | None:
+    """Per parameter: coverage, contraction and recovery, as far as the record has them."""
+    parameters = (calibration or {}).get("parameters")
+    if not isinstance(parameters, Mapping):
+        return None
+    levels = list(
+        dict.fromkeys(level for numbers in parameters.values() for level in numbers.get("coverage", {}))
+    )
+    rows = [
+        row(
+            [
+                name,
+                *(percent(100.0 * numbers["coverage"][level], 1) for level in levels),
+                fixed(numbers.get("recovery")),
+                fixed(numbers.get("contraction")),
+            ]
+        )
+        for name, numbers in parameters.items()
+    ]
+    header = cells(
+        [
+            "Parameter",
+            *(Cell("Coverage", f"of {level} % intervals") for level in levels),
+            Cell("Recovery", "correlation with truth"),
+            Cell("Contraction", "1 - var / prior var"),
+        ]
+    )
+    caption = f"{int(calibration['n']):,} simulated subjects. " if calibration and "n" in calibration else ""
+    share = (calibration or {}).get("importance_efficiency_percentiles") or {}
+    if "50" in share and "5" in share:
+        caption += (
+            f"Effective share of the draws under the exact likelihood: median {fixed(share['50'])},"
+            f" lowest 5 % below {fixed(share['5'])}."
+        )
+    return Table(header, tuple(rows), caption=caption)
 
 
 def _calibration_pictures(calibration: Mapping[str, Any] | None) -> list[Picture]:

@@ -98,7 +98,7 @@ def _headline(fits: Sequence[PopulationFit], labels: Sequence[str], order: Seque
 
 def _strength(delta: float) -> str:
     for limit, words in (
-        (2.0, "is not distinguishable"),
+        (2.0, "is nearly as good"),
         (6.0, "is somewhat worse"),
         (10.0, "is clearly worse"),
     ):

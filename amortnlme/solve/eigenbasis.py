@@ -63,6 +63,7 @@ def _triangular_vectors(K, values, V, W):
             # Uncoupled states may share an eigenvalue; coupled ones make this infinite, which the check
             # finds.
             V[i, k] = 0.0 if total == 0.0 else total / (values[k] - values[i])
+    for k in range(n):
         for i in range(k + 1, n):
             total = 0.0
             for j in range(k, i):

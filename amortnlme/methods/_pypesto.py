@@ -67,7 +67,7 @@ class GradientObjective(ObjectiveBase):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GradientObjective:
         """Copy the shell but share the function, whose closure holds all draws."""
-        new = GradientObjective(self.function, list(self.x_names))
+        new = GradientObjective(self.function, list(self.x_names or []))
         memo[id(self)] = new
         # pyPESTO attaches its history after construction; a copy starts with a fresh one.
         new.n_calls = self.n_calls

@@ -3,9 +3,9 @@
 Steps 1-2: the draws of every subject are refitted by a Gaussian mixture and divided by the prior; the
 population likelihood is then closed-form (`surrogate.py`) and is maximized from several starts. Step 3: the
 likelihood itself is importance-sampled on nodes that follow the conditional law of each subject
-(`guided_likelihood.py`), which removes the errors of refit and network alike; the nodes are guided anew from each
-optimum until it stops moving. The objective value that
-is reported comes from an independent evaluation (`referee.py`).
+(`guided_likelihood.py`), which removes the errors of refit and network alike; the nodes are guided anew from
+each optimum until it stops moving. The objective value that is reported comes from an independent evaluation
+(`referee.py`).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Amortized(AbstractMethod):
         (needs `log_density`). "none": the surrogate alone, which shows the network's own quality. "auto": the
         best of these that is possible; falling short of "likelihood" gives a warning.
     n_components : int or None
-        Mixture components per subject in the surrogate. None: two from 500 draws on, else one, because few draws
-        determine a single, debiased Gaussian far better than a mixture.
+        Mixture components per subject in the surrogate. None: two from 500 draws on, else one, because few
+        draws determine a single, debiased Gaussian far better than a mixture.
     starts : int
         Starting points of the surrogate fit.
     n_points : int
@@ -133,7 +133,8 @@ class Amortized(AbstractMethod):
         """
         from threadpoolctl import threadpool_limits
 
-        # Matrices here are tiny: BLAS threads only wait for each other, on a busy machine for most of the fit.
+        # Matrices here are tiny: BLAS threads only wait for each other, on a busy machine for most of the
+        # fit.
         with threadpool_limits(limits=1, user_api="blas"):
             return self._run(problem)
 

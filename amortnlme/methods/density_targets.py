@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
+from amortnlme.methods.log_sum import log_sum_exp
 from amortnlme.methods.surrogate import Surrogate
 from amortnlme.model.prior import AbstractPrior
 
@@ -44,7 +44,7 @@ class SurrogateTarget:
         lam_phi = phi[:, None] @ s.lam
         slopes = s.eta[:, :, None] - lam_phi
         each = s.log_kappa[..., None] + 0.5 * ((s.eta[:, :, None] + slopes) * phi[:, None]).sum(axis=-1)
-        value = logsumexp(each, axis=1)
+        value = log_sum_exp(each, axis=1)
         return value, np.exp(each - value[:, None]), slopes
 
 

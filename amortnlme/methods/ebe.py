@@ -105,7 +105,8 @@ def find_ebe(
         u[better], value[better] = trial[better], new_value[better]
         gradient[better], precision[better] = new_gradient[better], new_precision[better]
         damping = np.where(better, np.maximum(damping * 0.2, 1e-12), np.minimum(damping * 6.0, 1e12))
-        # The last short step is still taken. No ascent even for a vanishing step: a mode to machine precision.
+        # The last short step is still taken. No ascent even for a vanishing step: a mode to machine
+        # precision.
         converged |= arrived | (~better & (damping >= 1e12) & np.isfinite(value))
     return EmpiricalBayes(u, mu + u @ factor.T, precision, value, converged)
 

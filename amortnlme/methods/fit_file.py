@@ -46,7 +46,9 @@ def save_fit(fit: PopulationFit, path: Path) -> None:
     if fit.quality.mc_se is not None:
         arrays["quality/mc_se"] = fit.quality.mc_se
     arrays["scalars"] = np.array([getattr(fit, name) for name in SCALARS], dtype=np.float64)
-    arrays["quality/scalars"] = np.array([getattr(fit.quality, name) for name in QUALITY_SCALARS], dtype=np.float64)
+    arrays["quality/scalars"] = np.array(
+        [getattr(fit.quality, name) for name in QUALITY_SCALARS], dtype=np.float64
+    )
     header = {
         "kind": FIT_KIND,
         "version": FIT_VERSION,
@@ -95,7 +97,8 @@ def load_fit(path: Path) -> PopulationFit:
     if header.get("version") != FIT_VERSION:
         raise ArtefactError(
             "E_FIT_VERSION",
-            f"{path} holds a fit of format {header.get('version')!r}; this version reads format {FIT_VERSION}. "
+            f"{path} holds a fit of format {header.get('version')!r}; this version reads format "
+            f"{FIT_VERSION}. "
             f"Fit again, or upgrade.",
         )
     quality_scalars = dict(zip(QUALITY_SCALARS, arrays["quality/scalars"].tolist(), strict=True))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
+
+from amortnlme.methods.log_sum import log_sum_exp
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,4 +142,4 @@ def _responsibilities(
         [constant[..., None], linear, precision[..., upper[0], upper[1]] * twice], axis=-1
     )
     log_density = features @ np.swapaxes(coefficients, 1, 2)
-    return np.exp(log_density - logsumexp(log_density, axis=2, keepdims=True))
+    return np.exp(log_density - log_sum_exp(log_density, axis=2)[..., None])

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from amortnlme.core.errors import CapabilityError
+from amortnlme.methods.log_sum import log_sum_exp
 from amortnlme.methods.mixture import SubjectMixtures, fit_mixtures
 from amortnlme.model.prior import AbstractPrior
 from amortnlme.population.bound_population import BoundPopulation
@@ -70,7 +70,7 @@ class Surrogate:
         d log I_c / d mu = r_c - Lam L E[u];  d log I_c / d L = r_c E[u]' - Lam L E[uu'],  r_c = eta - Lam mu.
         """
         value, mean_u, cov_u, residual, lam_factor = self._components(mu, factor)
-        total = logsumexp(value, axis=1)
+        total = log_sum_exp(value, axis=1)
         share = np.exp(value - total[:, None])
         second = cov_u + mean_u[..., :, None] * mean_u[..., None, :]
         dmu = residual - (lam_factor @ mean_u[..., None])[..., 0]
@@ -92,7 +92,7 @@ class Surrogate:
         covariance : ndarray, shape (n_subjects, n_components, r, r)
         """
         value, mean_u, cov_u, _, _ = self._components(mu, factor)
-        return np.exp(value - logsumexp(value, axis=1, keepdims=True)), mean_u, cov_u
+        return np.exp(value - log_sum_exp(value, axis=1)[:, None]), mean_u, cov_u
 
     def _components(self, mu: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, ...]:
         lam_mu = (self.lam @ mu[:, None, :, None])[..., 0]

@@ -126,12 +126,15 @@ class PopulationModel:
     def _check_collinear(self, design: np.ndarray) -> None:
         for name in {effect.parameter for effect in self.covariates}:
             columns = [c for c, effect in enumerate(self.covariates) if effect.parameter == name]
-            scaled = np.column_stack([np.ones(len(design)), design[:, columns] / design[:, columns].std(axis=0)])
+            scaled = np.column_stack(
+                [np.ones(len(design)), design[:, columns] / design[:, columns].std(axis=0)]
+            )
             if np.linalg.matrix_rank(scaled, tol=1e-8 * len(design)) < len(columns) + 1:
                 given = ", ".join(self.covariates[c].covariate for c in columns)
                 raise PopulationError(
                     "E_POP_COVARIATE_COLLINEAR",
-                    f"the covariates of {name!r} ({given}) are linearly dependent over the {len(design)} subjects, so "
+                    f"the covariates of {name!r} ({given}) are linearly dependent over the {len(design)} "
+                    f"subjects, so "
                     f"their coefficients cannot be told apart. Remove an effect.",
                 )
 

@@ -67,7 +67,7 @@ class PosteriorDraws:
         ids = tuple(str(name) for name in self.subject_ids)
         _check_phi(phi, ids, self.parameters)
         n_subjects, n_draws = phi.shape[:2]
-        arrays = {"phi": phi}
+        arrays: dict[str, np.ndarray] = {"phi": phi}
         for name in ("log_q", "log_prior"):
             values = np.array(getattr(self, name), dtype=np.float64)
             if values.shape != (n_subjects, n_draws):

@@ -45,7 +45,7 @@ def moment_start(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarr
 
 
 def factor_floor(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
-    """Give the smallest diagonal entry of L from which a gradient search can still see the variance, shape (r,).
+    """Give the smallest diagonal entries of L from which a search still sees the variance, shape (r,).
 
     The likelihood is even in every column of L, so its gradient vanishes at a variance of zero; a search
     started there would never leave.

@@ -1,6 +1,7 @@
 """The linear-Gaussian mixed model: y_i = phi_i + e_i, e_i ~ N(0, V); everything has a closed form.
 
-phi_i = mu + L u_i, so y_i ~ N(mu, L L' + V) exactly, and the individual posterior under a normal prior is normal.
+phi_i = mu + L u_i, so y_i ~ N(mu, L L' + V) exactly, and the individual posterior under a normal prior is
+normal.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ class LinearGaussian:
 
     def space(self):
         return ParameterSpace(
-            tuple(Parameter(f"p{k}", "1", "identity", 0.0, f"coordinate {k}", "structural") for k in range(self.d))
+            tuple(
+                Parameter(f"p{k}", "1", "identity", 0.0, f"coordinate {k}", "structural")
+                for k in range(self.d)
+            )
         )
 
     def target(self):
@@ -95,7 +99,9 @@ class LinearGaussian:
 
     def population(self, structure="diagonal"):
         on = tuple(f"p{k}" for k in range(self.d - 1))
-        return PopulationModel(random_effects=RandomEffects(on=on, structure=structure), name="linear-Gaussian")
+        return PopulationModel(
+            random_effects=RandomEffects(on=on, structure=structure), name="linear-Gaussian"
+        )
 
     def problem(self, draws, seed=0, structure="diagonal", with_likelihood=True):
         population = self.population(structure)
@@ -126,7 +132,11 @@ class LinearGaussian:
             covariance = self.noise + np.diag([*(x[d:] ** 2), 0.0])
             inverse = np.linalg.inv(covariance)
             gap = mean - x[:d]
-            return 0.5 * n * (np.linalg.slogdet(covariance)[1] + np.trace(inverse @ scatter) + gap @ inverse @ gap)
+            return (
+                0.5
+                * n
+                * (np.linalg.slogdet(covariance)[1] + np.trace(inverse @ scatter) + gap @ inverse @ gap)
+            )
 
         start = np.array([*mean, *(self.scale * np.array(self.relative_sd))])
         best = minimize(objective, start, method="BFGS", options={"gtol": 1e-7})
@@ -137,5 +147,7 @@ class LinearGaussian:
         for i in range(p):
             for j in range(p):
                 corners = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
-                hessian[i, j] = sum(a * b * objective(x + a * step[i] + b * step[j]) for a, b in corners) / (4 * h * h)
+                hessian[i, j] = sum(a * b * objective(x + a * step[i] + b * step[j]) for a, b in corners) / (
+                    4 * h * h
+                )
         return x, np.sqrt(np.diagonal(np.linalg.inv(hessian))), self.minus_two_log_likelihood(x)

@@ -1,8 +1,9 @@
-"""Every population method on the linear-Gaussian mixed model, whose maximum-likelihood estimates are closed-form.
+"""Every population method on the linear-Gaussian mixed model, whose maximum-likelihood estimates are
+closed-form.
 
-z = (estimate - exact MLE) / SE of the exact MLE. Bars: rms z over the entries of x, from the published study of the
-estimator at M = 100 draws (0.3 without correction is what a debiased refit reaches for means; the correction by
-the likelihood must be far better).
+z = (estimate - exact MLE) / SE of the exact MLE. Bars: rms z over the entries of x, from the published study
+of the estimator at M = 100 draws (0.3 without correction is what a debiased refit reaches for means; the
+correction by the likelihood must be far better).
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def test_density_correction_meets_the_estimates_where_there_is_no_likelihood(exa
     result = method.run(STUDY.problem(draws, with_likelihood=False))
     assert result.ofv_kind == "density_importance_sampling"
     assert np.sqrt((_z(result, exact) ** 2).mean()) < 0.1
-    automatic = Amortized(log_density=log_density, n_points=128).run(STUDY.problem(draws, with_likelihood=False))
+    automatic = Amortized(log_density=log_density, n_points=128).run(
+        STUDY.problem(draws, with_likelihood=False)
+    )
     assert automatic.ofv_kind == "density_importance_sampling"
     assert any("W_FIT_DENSITY_CORRECTION" in text for text in automatic.warnings)
 
@@ -90,8 +93,10 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_the_same_estimates(draw
 
 
 def test_zero_variance_is_reported_as_a_boundary(draws):
-    """A random effect on a coordinate that does not vary, for a data set whose exact MLE of its SD is zero."""
-    study = next(s for s in (LinearGaussian(n=100, relative_sd=(1.0, 0.0), seed=k) for k in range(50)) if _vanishes(s))
+    """A random effect on a coordinate that does not vary, where the exact MLE of its SD is zero."""
+    study = next(
+        s for s in (LinearGaussian(n=100, relative_sd=(1.0, 0.0), seed=k) for k in range(50)) if _vanishes(s)
+    )
     result = Amortized().run(study.problem(study.draws(100, np.random.default_rng(1))))
     assert result.status is FitStatus.BOUNDARY
     assert result.x[-1] == 0.0
@@ -114,5 +119,7 @@ def test_conditional_modes_and_moments_are_the_closed_form(draws):
     sd = np.sqrt(np.diagonal(factor @ covariance @ factor.T))
     np.testing.assert_allclose(result.individuals.ebe_phi, mean, atol=1e-6)
     np.testing.assert_allclose(result.individuals.conditional_mean_phi, mean, atol=0.1 * sd.max())
-    np.testing.assert_allclose(result.individuals.conditional_sd_phi, np.tile(sd, (N, 1)), atol=0.1 * sd.max())
+    np.testing.assert_allclose(
+        result.individuals.conditional_sd_phi, np.tile(sd, (N, 1)), atol=0.1 * sd.max()
+    )
     assert (result.individuals.conditional_sd_phi[:, -1] == 0).all()

@@ -1,4 +1,4 @@
-"""Draws from the exact individual posteriors of the theophylline patients, by adaptive importance resampling."""
+"""Draws from the exact posteriors of the theophylline patients, by adaptive importance resampling."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Exact marginal likelihood of the theophylline models by adaptive Gauss-Hermite quadrature.
 
-Written independently of the package: its own closed form, its own mode search, its own table of data read with the
-standard library. One-compartment model with first-order absorption (ka, ke, V log-normal), additive error of SD a:
-f(t) = dose ka / (V (ka - ke)) (exp(-ke t) - exp(-ka t)).
+Written independently of the package: its own closed form, its own mode search, its own table of data read
+with the standard library. One-compartment model with first-order absorption (ka, ke, V log-normal), additive
+error of SD a: f(t) = dose ka / (V (ka - ke)) (exp(-ke t) - exp(-ka t)).
 """
 
 from __future__ import annotations
@@ -125,7 +125,10 @@ def exact_mle(data: Theophylline, name: str) -> tuple[np.ndarray, np.ndarray, fl
     start = [np.log(1.6), np.log(0.087), np.log(32.0), *[0.5] * len(COVARIATE_COLUMNS[name])]
     start += [0.6, 0.05, 0.13, 0.05, 0.1, 0.03] if name == "full" else [0.6, 0.13, 0.15]
     best = minimize(
-        lambda x: objective(data, name, x), np.array([*start, np.log(0.7)]), method="BFGS", options={"gtol": 1e-4}
+        lambda x: objective(data, name, x),
+        np.array([*start, np.log(0.7)]),
+        method="BFGS",
+        options={"gtol": 1e-4},
     )
     x, p, h = best.x, len(best.x), 1e-3
     hessian = np.empty((p, p))

@@ -1,7 +1,8 @@
 """Population fits of the theophylline study against the exact maximum-likelihood estimates.
 
-Bars (derived in the study's brief): -2LL, evaluated exactly at the estimates, within 0.05 of the exact minimum for
-diagonal models and within 0.1 for the full omega; fixed effects within 0.05 SE, omegas within 0.1 SE of the exact MLE.
+Bars (derived in the study's brief): -2LL, evaluated exactly at the estimates, within 0.05 of the exact
+minimum for diagonal models and within 0.1 for the full omega; fixed effects within 0.05 SE, omegas within 0.1
+SE of the exact MLE.
 """
 
 from __future__ import annotations
@@ -122,11 +123,11 @@ def test_standard_errors_agree_with_the_exact_information(name):
 
 @pytest.mark.parametrize("name", COVARIATE_COLUMNS)
 def test_reported_objective_agrees_with_quadrature_within_its_monte_carlo_error(name):
-    """Null: the referee is unbiased. 4 models, false-alarm rate 1e-4 in all: 4.06 SE of a t with 7 degrees is 6.7."""
+    """Null: the referee is unbiased. False-alarm rate 1e-4 for each t with 7 degrees of freedom: 7.6 SE."""
     result = _fit(name)
     assert result.ofv_kind == "importance_sampling"
     assert 0 < result.ofv_se < 0.05
-    assert abs(result.ofv - _exact_at(result, name)) < 6.7 * result.ofv_se
+    assert abs(result.ofv - _exact_at(result, name)) < 7.6 * result.ofv_se
     assert result.ofv == pytest.approx(result.ofv_individual.sum())
 
 

@@ -1,4 +1,4 @@
-"""Guided importance sampling, conditional modes, information and the referee, on problems with known answers."""
+"""Guided importance sampling, modes, information and the referee, on problems with known answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from amortnlme.methods.referee import referee
 
 @dataclass(frozen=True)
 class Curved:
-    """A likelihood far from quadratic: y ~ N(exp(phi_0) + phi_1^2, 0.3^2), two records; phi_1 may be pooled."""
+    """A likelihood far from quadratic: means exp(phi_0) + phi_1^2 and phi_0 - phi_1, SD 0.3."""
 
     y: np.ndarray  # (n, 2)
 
     def _f(self, phi):
         a, b = phi[..., 0], phi[..., 1]
         f = np.stack([np.exp(a) + b**2, a - b], axis=-1)
-        slope = np.stack([np.stack([np.exp(a), 2 * b], -1), np.stack([np.ones_like(a), -np.ones_like(b)], -1)], -2)
+        slope = np.stack(
+            [np.stack([np.exp(a), 2 * b], -1), np.stack([np.ones_like(a), -np.ones_like(b)], -1)], -2
+        )
         return f, slope
 
     def log_likelihood(self, phi):
@@ -33,7 +35,9 @@ class Curved:
     def log_likelihood_and_gradient(self, phi):
         f, slope = self._f(phi)
         z = (self.y[:, None] - f) / 0.3
-        return -0.5 * (z**2).sum(-1) - 2 * np.log(0.3) - np.log(2 * np.pi), (z[..., None] / 0.3 * slope).sum(-2)
+        return -0.5 * (z**2).sum(-1) - 2 * np.log(0.3) - np.log(2 * np.pi), (z[..., None] / 0.3 * slope).sum(
+            -2
+        )
 
     def gauss_newton(self, phi):
         value, gradient = self.log_likelihood_and_gradient(phi[:, None])
@@ -59,7 +63,8 @@ def test_gradient_includes_the_motion_of_the_nodes(curved):
         _, scores = objective.value_and_scores(point)
         steps = 1e-6 * np.eye(3)
         numeric = [
-            (objective.value_and_scores(point + h)[0] - objective.value_and_scores(point - h)[0]) / 2e-6 for h in steps
+            (objective.value_and_scores(point + h)[0] - objective.value_and_scores(point - h)[0]) / 2e-6
+            for h in steps
         ]
         np.testing.assert_allclose(scores, np.transpose(numeric), atol=1e-6)
 
@@ -128,7 +133,9 @@ def test_referee_is_exact_within_its_error_on_the_linear_gaussian_model():
     population = study.problem(study.draws(60, np.random.default_rng(0))).bound_population
     x = np.array([0.1, 0.0, -0.2, 0.3, 0.15])
     mu, factor = population.unpack(x)
-    verdict = referee(study.target(), mu, factor, find_ebe(study.target(), mu, factor), np.random.default_rng(5))
+    verdict = referee(
+        study.target(), mu, factor, find_ebe(study.target(), mu, factor), np.random.default_rng(5)
+    )
     assert abs(verdict.ofv - study.minus_two_log_likelihood(x)) < 7.6 * verdict.ofv_se
     assert verdict.ofv_se < 0.1
     assert verdict.pareto_k.max() < 0.7

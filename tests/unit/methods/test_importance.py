@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_smoothing_copes_with_failed_and_equal_weights():
 
 
 def test_correction_recovers_the_exact_posterior_from_shifted_draws():
-    """Null: the mean of the corrected draws is the posterior mean. 15 means, false-alarm rate 1e-4 in all: 4.5 SE."""
+    """Null: corrected draws have the posterior mean. 15 means, false-alarm rate 1e-4 in all: 4.5 SE."""
     study = LinearGaussian(n=5, relative_sd=(1.0, 1.0), seed=1)
     exact = study.draws(4000, np.random.default_rng(0))
     shifted = study.draws(4000, np.random.default_rng(1), shift=0.3)
@@ -60,8 +61,6 @@ def test_correction_recovers_the_exact_posterior_from_shifted_draws():
     solved = np.linalg.solve(covariance, np.swapaxes(centered, 1, 2))
     log_q = -0.5 * (centered * np.swapaxes(solved, 1, 2)).sum(axis=2)
     log_q -= 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1][:, None]
-    from dataclasses import replace
-
     corrected = importance_correct(replace(shifted, log_q=log_q), study.target(), np.random.default_rng(2))
     assert corrected.ess.min() > 0.5 * shifted.n_draws
     assert corrected.pareto_k.max() < 0.5
@@ -71,9 +70,7 @@ def test_correction_recovers_the_exact_posterior_from_shifted_draws():
     bound = 4.5 * np.sqrt(1 / corrected.ess + 1 / shifted.n_draws)
     assert (np.abs(error) < bound[:, None]).all()
     # The corrected density is normalized: its logarithm at the posterior mode of a normal is known.
-    log_evidence = np.array(
-        [_log_normal(y, study.noise + np.eye(3)) for y in study.y()]
-    )
+    log_evidence = np.array([_log_normal(y, study.noise + np.eye(3)) for y in study.y()])
     np.testing.assert_allclose(corrected.log_evidence, log_evidence, atol=0.1)
 
 

@@ -59,7 +59,10 @@ def test_surrogate_derivatives_match_differences():
     for p in range(3):
         step = np.zeros(3)
         step[p] = h
-        numeric = surrogate.value_and_scores(mu + step, factor)[0] - surrogate.value_and_scores(mu - step, factor)[0]
+        numeric = (
+            surrogate.value_and_scores(mu + step, factor)[0]
+            - surrogate.value_and_scores(mu - step, factor)[0]
+        )
         np.testing.assert_allclose(dmu[:, p], numeric / (2 * h), atol=1e-7)
         for j in range(2):
             shift = np.zeros((3, 2))

@@ -17,7 +17,9 @@ GOOD = '[random_effects]\non = ["ka", "V"]\n'
     "model",
     [
         PopulationModel(random_effects=RandomEffects(("ka",)), name='odd "name" \\ ü'),
-        PopulationModel(random_effects=RandomEffects(("ka", "ke", "V"), (("ke", "V"),)), parameters=("ka", "ke", "V")),
+        PopulationModel(
+            random_effects=RandomEffects(("ka", "ke", "V"), (("ke", "V"),)), parameters=("ka", "ke", "V")
+        ),
         PopulationModel(
             random_effects=RandomEffects(("ka", "V"), "full"),
             covariates=(CovariateEffect("V", "weight"), CovariateEffect("ka", "age", "linear", 40.0)),
@@ -83,7 +85,10 @@ def test_malformed_files_are_named_errors(text, code):
     with pytest.raises(PopulationError) as caught:
         parse_population(text, where="bad.toml")
     assert caught.value.code == code
-    if code != "E_POP_COVARIATE_CENTER" and code not in ("E_POP_NO_RANDOM_EFFECTS", "E_POP_COVARIATE_TRANSFORM"):
+    if code != "E_POP_COVARIATE_CENTER" and code not in (
+        "E_POP_NO_RANDOM_EFFECTS",
+        "E_POP_COVARIATE_TRANSFORM",
+    ):
         assert "bad.toml" in caught.value.message
 
 

@@ -14,7 +14,9 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHOLE_IDENTIFIER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.0*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _INFINITE = frozenset({"inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
-_FINE, _TEXT, _COMMA, _NOT_FINITE, _NAN = range(5)
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?|[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}.*")
+_BELOW = re.compile(r"[<>]=?\s*[0-9.]+|BLQ|BLOQ|LLOQ", re.IGNORECASE)
+_FINE, _TEXT, _COMMA, _NOT_FINITE, _NAN, _TIME, _LIMIT = range(7)
 _MISSING_IS = "A missing value is '.', NA or an empty cell"
 
 
@@ -59,13 +61,23 @@ def _refuse(column: np.ndarray, label: str, places: Places, faults: np.ndarray) 
         _TEXT: (
             "E_DATA_NOT_NUMERIC",
             f"{label} is '{{}}', which is not a number",
-            f"{_MISSING_IS}. Correct the cell; code categories as numbers, or leave the column out with "
-            f"ColumnMap(ignore=({label!r},)).",
+            f"{_MISSING_IS}. Correct the cell; code categories as numbers, and leave columns that are no "
+            f"covariates out with ColumnMap(ignore=...).",
         ),
         _COMMA: (
             "E_DATA_NOT_NUMERIC",
             f"{label} is '{{}}', with a decimal comma",
             "Numbers are written with a decimal point. Replace the commas.",
+        ),
+        _TIME: (
+            "E_DATA_NOT_NUMERIC",
+            f"{label} is '{{}}', a date or a time of day",
+            "Times are numbers in one unit. Write the hours (or days) since the first dose.",
+        ),
+        _LIMIT: (
+            "E_DATA_NOT_NUMERIC",
+            f"{label} is '{{}}', which is not a number",
+            "A measurement beyond its limit has the limit in DV and 1 (below) or -1 (above) in CENS.",
         ),
         _NOT_FINITE: (
             "E_DATA_NOT_FINITE",
@@ -101,7 +113,8 @@ def _number(cell: object) -> tuple[float, int]:
             return np.nan, _NOT_FINITE
         if text.lower().lstrip("+-") == "nan":
             return np.nan, _NAN
-        return np.nan, _COMMA if _DECIMAL_COMMA.fullmatch(text) else _TEXT
+        kinds = {_DECIMAL_COMMA: _COMMA, _CLOCK: _TIME, _BELOW: _LIMIT}
+        return np.nan, next((kind for form, kind in kinds.items() if form.fullmatch(text)), _TEXT)
     if isinstance(cell, (int, float, np.integer, np.floating, np.bool_)):
         value = float(cell)
         return value, _FINE if not np.isinf(value) else _NOT_FINITE

@@ -100,7 +100,7 @@ def _refuse_dose_amounts(records: Records) -> None:
     if records.is_dose.any() and not amount[records.is_dose].any():
         raise DataError(
             "E_DATA_DOSES_ZERO",
-            f"{places.source}: all {int(records.is_dose.sum())} doses have AMT 0, the first in "
+            f"{places.source}: no dose has an AMT above 0; the first dose is in "
             f"{places.name(int(np.argmax(records.is_dose)))}. "
             f"At least one dose must be positive; fill in AMT, or remove the dose rows of an undosed study.",
         )

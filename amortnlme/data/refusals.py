@@ -129,6 +129,6 @@ def show(value: object) -> str:
         Long text is cut.
     """
     if isinstance(value, (float, np.floating)):
-        return "." if np.isnan(value) else f"{value:.15g}"
+        return "missing" if np.isnan(value) else f"{value:.15g}"
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

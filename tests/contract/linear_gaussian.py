@@ -124,7 +124,7 @@ class LinearGaussian:
         return float(quadratic + self.n * (np.linalg.slogdet(covariance)[1] + self.d * np.log(2 * np.pi)))
 
     def exact_mle(self):
-        """Maximum-likelihood x, its standard errors, and the minimum of -2LL, from the sufficient statistics."""
+        """Maximum-likelihood x, its standard errors and the minimum of -2LL, from sufficient statistics."""
         y, d, n = self.y(), self.d, self.n
         mean, scatter = y.mean(axis=0), np.cov(y.T, bias=True)
 

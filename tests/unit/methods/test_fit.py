@@ -1,0 +1,227 @@
+"""`fit`: what it refuses, what it returns, and that the result survives files, JSON and notebooks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from amortnlme.core.errors import AmortNlmeError, ArtefactError
+from amortnlme.core.status import FitStatus
+from amortnlme.data.bundled import load_bundled
+from amortnlme.methods.amortized import Amortized
+from amortnlme.methods.fit import fit
+from amortnlme.methods.population_fit import OFV_KINDS, PopulationFit
+from amortnlme.model.registry import load_model
+from amortnlme.population.bundled import load_bundled_population
+from amortnlme.population.effects import CovariateEffect, RandomEffects
+from amortnlme.population.population_model import PopulationModel
+from amortnlme.population.posterior_draws import PosteriorDraws
+
+PLAIN = load_bundled_population("theophylline_none")
+QUICK = Amortized(starts=2, n_points=64, referee_points=64)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_bundled("theophylline")
+
+
+@pytest.fixture(scope="module")
+def draws(dataset):
+    """Crude draws: normal around rough individual values; the likelihood does the rest."""
+    model = load_model("one_compartment_oral")
+    rng = np.random.default_rng(0)
+    center = np.log([1.6, 0.087, 32.0, 0.7]) + rng.normal(size=(12, 1, 4)) * [0.4, 0.1, 0.1, 0.1]
+    phi = center + rng.normal(size=(12, 200, 4)) * [0.3, 0.15, 0.15, 0.3]
+    return PosteriorDraws(
+        phi=phi,
+        log_q=np.zeros(phi.shape[:2]),
+        log_prior=model.prior.log_prob(phi.reshape(-1, 4)).reshape(phi.shape[:2]),
+        subject_ids=dataset.ids,
+        parameters=model.parameters,
+        prior=model.prior,
+        model_name=model.name,
+        model_fingerprint=model.fingerprint,
+        dataset_fingerprint=dataset.fingerprint,
+        out_of_domain=(("a <script>alert(1)</script> reason",),) + ((),) * 11,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(draws, dataset):
+    named = replace(PLAIN, name="<b>plain</b>")
+    return fit(draws, named, QUICK, dataset=dataset, seed=2)
+
+
+def _code(call) -> str:
+    with pytest.raises(AmortNlmeError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_model_is_found_by_the_name_in_the_draws(result):
+    assert result.status is FitStatus.CONVERGED
+    assert result.model_name == "one_compartment_oral"
+    assert result.ofv_kind == "importance_sampling"
+    assert set(OFV_KINDS) >= {result.ofv_kind}
+
+
+def test_criteria_follow_their_definitions(result):
+    assert result.n_parameters == 7
+    assert result.aic == pytest.approx(result.ofv + 14)
+    assert result.bic == pytest.approx(result.ofv + 7 * np.log(12))
+    # Six parameters belong to random effects, the residual SD is pooled.
+    assert result.bicc == pytest.approx(result.ofv + 6 * np.log(12) + np.log(120))
+    assert result.ofv_nonmem == pytest.approx(result.ofv - 120 * np.log(2 * np.pi))
+
+
+def test_dictionary_is_strict_json_with_a_version(result):
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert (document["schema"], document["schema_version"]) == ("amortnlme.population_fit", 1)
+    assert {row["name"] for row in document["estimates"]} == {
+        *("ka", "ke", "V", "a"),
+        *("omega_ka", "omega_ke", "omega_V"),
+    }
+    assert len(document["subjects"]) == 12
+    assert document["status"]["is_success"] is True
+    assert document["provenance"]["seed"] == 2
+
+
+def test_every_key_of_the_dictionary_is_documented(result):
+    from importlib.resources import files
+
+    text = files("amortnlme.methods").joinpath("schema.md").read_text(encoding="utf-8")
+    document = result.to_dict()
+    for key, value in document.items():
+        assert f"`{key}`" in text
+        inner = value if isinstance(value, dict) else value[0] if isinstance(value, list) and value else {}
+        for name in (
+            inner if isinstance(inner, dict) and key not in ("sigma", "seconds", "provenance") else ()
+        ):
+            assert f"`{name}`" in text, (key, name)
+
+
+def test_notebook_form_escapes_what_users_wrote(result):
+    page = result._repr_html_()
+    assert "<script>" not in page and "<b>plain</b>" not in page
+    assert "&lt;b&gt;plain&lt;/b&gt;" in page and "&lt;script&gt;" in page
+
+
+def test_tables_have_one_row_per_estimate_and_per_subject(result):
+    table = result.table()
+    assert list(table.index) == [row.name for row in result.estimates]
+    assert table.loc["ka", "value"] == result.estimate("ka").value
+    assert list(result.individual_table().index) == list(result.individuals.ids)
+    with pytest.raises(KeyError, match="omega_ka"):
+        result.estimate("CL")
+
+
+def test_file_round_trip_keeps_everything(result, tmp_path):
+    result.save(tmp_path / "fit.h5")
+    back = PopulationFit.load(tmp_path / "fit.h5")
+    assert back.to_dict() == result.to_dict()
+    assert back.population == result.population
+    np.testing.assert_array_equal(back.covariance, result.covariance)
+    assert _code(lambda: PopulationFit.load(tmp_path / "absent.h5")) == "E_H5_MISSING"
+
+
+def test_draws_file_is_not_taken_for_a_fit(draws, tmp_path):
+    draws.save(tmp_path / "draws.h5")
+    with pytest.raises(ArtefactError) as caught:
+        PopulationFit.load(tmp_path / "draws.h5")
+    assert caught.value.code == "E_H5_KIND"
+
+
+def test_result_arrays_are_read_only(result):
+    for array in (result.x, result.omega, result.individuals.ebe_phi, result.quality.ess):
+        assert not array.flags.writeable
+
+
+def test_out_of_domain_subjects_are_warned_about(result):
+    assert any(text.startswith("[W_DRAWS_OUT_OF_DOMAIN]") for text in result.warnings)
+
+
+def test_seed_is_all_that_randomness_depends_on(draws, dataset, result):
+    again = fit(draws, result.population, QUICK, dataset=dataset, seed=2)
+    assert again.x.tobytes() == result.x.tobytes() and again.ofv == result.ofv
+
+
+def test_draws_alone_give_the_surrogate_with_a_warning(draws):
+    alone = fit(draws, PLAIN, QUICK)
+    assert alone.ofv_kind == "surrogate" and np.isnan(alone.ofv_se) and np.isnan(alone.bicc)
+    assert any(text.startswith("[W_FIT_UNCORRECTED]") for text in alone.warnings)
+
+
+@pytest.mark.parametrize(
+    ("structure", "on"),
+    [((("ke", "V"),), ("ka", "ke", "V")), ("diagonal", ("ka",)), ("full", ("ka", "V", "a"))],
+)
+def test_other_random_effects_are_fitted_too(draws, dataset, structure, on):
+    population = PopulationModel(random_effects=RandomEffects(on, structure))
+    found = fit(draws, population, Amortized(starts=2, referee_points=64), dataset=dataset)
+    assert found.status.is_success, found.warnings
+    pooled = [k for k, name in enumerate(found.parameter_names) if name not in on]
+    assert (found.omega[pooled] == 0).all()
+
+
+def test_wrong_input_is_refused_with_a_code(draws, dataset):
+    model = load_model("one_compartment_oral")
+    weight = PopulationModel(
+        random_effects=RandomEffects(("ka",)), covariates=(CovariateEffect("V", "weight"),)
+    )
+    height = PopulationModel(
+        random_effects=RandomEffects(("ka",)), covariates=(CovariateEffect("V", "height"),)
+    )
+    foreign = PopulationModel(random_effects=RandomEffects(("CL",)))
+    few = replace(draws, phi=draws.phi[:, :20], log_q=draws.log_q[:, :20], log_prior=draws.log_prior[:, :20])
+    flat_phi = draws.phi.copy()
+    flat_phi[3, :, 1] = -2.0
+    sex = PopulationModel(random_effects=RandomEffects(("ka",)), covariates=(CovariateEffect("V", "sex"),))
+    cases = {
+        "E_FIT_ARGUMENT": [
+            lambda: fit(draws, "theophylline_none"),
+            lambda: fit(draws, PLAIN, "amortized"),
+            lambda: fit(draws.phi, PLAIN),
+            lambda: fit(draws, PLAIN, dataset="theophylline"),
+        ],
+        "E_FIT_NEEDS_DRAWS": [lambda: fit(dataset, PLAIN)],
+        "E_FIT_NEEDS_DATASET": [lambda: fit(draws, weight)],
+        "E_FIT_CAPABILITY": [
+            lambda: fit(draws, PLAIN, Amortized(correction="likelihood")),
+            lambda: fit(draws, PLAIN, Amortized(correction="density"), dataset=dataset),
+        ],
+        "E_FIT_TOO_FEW_SUBJECTS": [lambda: fit(draws.select(["1"]), PLAIN)],
+        "E_FIT_OPTION": [
+            lambda: Amortized(correction="laplace"),
+            lambda: Amortized(n_points=1),
+            lambda: Amortized(starts=2.5),
+            lambda: Amortized(tolerance=0.0),
+        ],
+        "E_DRAWS_TOO_FEW": [lambda: fit(few, PLAIN)],
+        "E_DRAWS_DEGENERATE": [lambda: fit(replace(draws, phi=flat_phi), PLAIN)],
+        "E_DRAWS_OTHER_DATASET": [
+            lambda: fit(draws, PLAIN, dataset=dataset.select(dataset.ids[:5])),
+            lambda: fit(replace(draws, dataset_fingerprint="sha256:0"), PLAIN, dataset=dataset),
+        ],
+        "E_DRAWS_OTHER_MODEL": [
+            lambda: fit(replace(draws, model_fingerprint="sha256:0"), PLAIN, dataset=dataset, model=model),
+        ],
+        "E_POP_UNKNOWN_PARAMETER": [lambda: fit(draws, foreign, dataset=dataset)],
+        "E_POP_COVARIATE_MISSING": [lambda: fit(draws, height, dataset=dataset)],
+        "E_POP_COVARIATE_NON_POSITIVE": [lambda: fit(draws, sex, dataset=dataset)],
+    }
+    for code, calls in cases.items():
+        for number, call in enumerate(calls):
+            assert _code(call) == code, (code, number)
+
+
+def test_data_far_from_the_draws_do_not_raise(draws, dataset):
+    """Draws in a hopeless place: the fit still ends with a status and finite or missing numbers."""
+    phi = draws.phi + np.array([0.0, 3.0, -3.0, 0.0])
+    lost = replace(draws, phi=phi, log_prior=draws.prior.log_prob(phi.reshape(-1, 4)).reshape(phi.shape[:2]))
+    found = fit(lost, PLAIN, QUICK, dataset=dataset)
+    assert found.status in tuple(FitStatus)
+    json.dumps(found.to_dict(), allow_nan=False)

@@ -1,1 +1,1 @@
-"""amortnlme.training"""
+"""Floor 3: simulated training sets on disk."""

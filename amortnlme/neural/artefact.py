@@ -1,0 +1,320 @@
+"""Estimator artefacts on disk: plain JSON, CSV and HDF5 files, verified when loaded, executed never."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amortnlme.core.errors import AmortNlmeError, ArtefactError
+from amortnlme.core.files import sha256_file, write_json_atomic, write_text_atomic
+from amortnlme.core.h5 import read_h5, write_h5_atomic
+from amortnlme.model.individual import IndividualModel
+from amortnlme.model.registry import load_model, model_names
+from amortnlme.neural.backend import backend_name
+from amortnlme.neural.encoder import EventEncoder
+from amortnlme.neural.estimator import Estimator, TrainingRecord
+from amortnlme.neural.model_card import model_card
+from amortnlme.neural.sentinel import check_sentinel, make_sentinel
+from amortnlme.neural.spec import NetworkSpec, TrainingSpec
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, SENTINEL = "config.json", "model.weights.h5", "sentinel.h5"
+HISTORY, CARD, CALIBRATION, CHECKSUMS = "history.csv", "model_card.md", "calibration.json", "CHECKSUMS.sha256"
+_REQUIRED = (CONFIG, WEIGHTS, SENTINEL, HISTORY, CARD)
+_WEIGHTS_KIND = "estimator-weights"
+
+
+def trained_model_names() -> tuple[str, ...]:
+    """Names of the estimators that ship with the package."""
+    folder = resources.files("amortnlme.trained_models")
+    return tuple(sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()))
+
+
+def save_artefact(estimator: Estimator, path: Path) -> None:
+    """Write an estimator as an artefact directory; the checksums are written last.
+
+    Parameters
+    ----------
+    estimator : Estimator
+        Trained estimator.
+    path : Path
+        Directory; created, or its artefact files replaced.
+
+    Raises
+    ------
+    ArtefactError
+        E_IO_WRITE when a file cannot be written.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    # Without its checksums a half-replaced artefact cannot be loaded.
+    (path / CHECKSUMS).unlink(missing_ok=True)
+    network = estimator.network
+    labels = [f"{number:03d}:{_label(weight)}" for number, weight in enumerate(network.weights)]
+    arrays = dict(zip(labels, network.get_weights(), strict=True))
+    write_h5_atomic(path / WEIGHTS, arrays, {"kind": _WEIGHTS_KIND})
+    write_json_atomic(path / CONFIG, _config(estimator))
+    make_sentinel(estimator, path / SENTINEL)
+    write_text_atomic(path / HISTORY, _history_csv(estimator.history))
+    write_text_atomic(path / CARD, model_card(estimator))
+    if estimator.calibration is None:
+        (path / CALIBRATION).unlink(missing_ok=True)
+    else:
+        write_json_atomic(path / CALIBRATION, estimator.calibration)
+    _write_checksums(path)
+
+
+def store_calibration(path: str | Path, calibration: dict[str, Any]) -> None:
+    """Put a calibration record into an artefact and leave network and sentinel as they are.
+
+    Parameters
+    ----------
+    path : path or str
+        Artefact directory, or the name of an estimator that ships with the package.
+    calibration : dict
+        `CalibrationResult.to_dict()`.
+
+    Raises
+    ------
+    ArtefactError
+        As `load_artefact`, and E_IO_WRITE.
+    """
+    folder = _folder(path)
+    estimator = load_artefact(folder).with_calibration(calibration)
+    (folder / CHECKSUMS).unlink()
+    write_json_atomic(folder / CALIBRATION, calibration)
+    write_text_atomic(folder / CARD, model_card(estimator))
+    _write_checksums(folder)
+
+
+def _write_checksums(path: Path) -> None:
+    names = [name for name in (*_REQUIRED, CALIBRATION) if (path / name).is_file()]
+    lines = [f"{sha256_file(path / name)}  {name}\n" for name in sorted(names)]
+    write_text_atomic(path / CHECKSUMS, "".join(lines))
+
+
+def load_artefact(path: str | Path, model: IndividualModel | None = None) -> Estimator:
+    """Load an artefact and verify checksums, format, model and sentinel.
+
+    Parameters
+    ----------
+    path : path or str
+        Directory, or the name of an estimator that ships with the package.
+    model : IndividualModel or None
+        The model, if it does not ship with the package.
+
+    Returns
+    -------
+    Estimator
+        Ready to sample.
+
+    Raises
+    ------
+    ArtefactError
+        E_ARTEFACT_MISSING (no such directory or file), E_ARTEFACT_CHECKSUM (changed bytes), E_ARTEFACT_FORMAT
+        (other format version), E_ARTEFACT_CONFIG (unreadable configuration), E_ARTEFACT_MODEL (the model,
+        its prior or its designs are no longer those of training), E_ARTEFACT_WEIGHTS (weights of another
+        network), E_ARTEFACT_SENTINEL (the library computes other densities than at training time).
+    """
+    folder = _folder(path)
+    listed = _verify_checksums(folder)
+    config = _read_config(folder)
+    try:
+        estimator = _rebuild(config, model)
+    except ArtefactError:
+        raise
+    except (AmortNlmeError, KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            "E_ARTEFACT_CONFIG",
+            f"{folder / CONFIG} does not describe an estimator ({type(error).__name__}: {error}). "
+            "Restore the artefact from its source.",
+        ) from error
+    _load_weights(estimator.network, folder / WEIGHTS)
+    estimator = estimator.with_history(_read_history(folder / HISTORY))
+    if CALIBRATION in listed:
+        estimator = estimator.with_calibration(json.loads((folder / CALIBRATION).read_text(encoding="utf-8")))
+    # Last, because it compiles the passes that the returned object goes on using.
+    check_sentinel(estimator, folder / SENTINEL)
+    return estimator
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if not folder.is_dir() and folder.name == str(path):
+        shipped = resources.files("amortnlme.trained_models") / str(path)
+        if shipped.is_dir():
+            folder = Path(str(shipped))
+    if not folder.is_dir():
+        raise ArtefactError(
+            "E_ARTEFACT_MISSING",
+            f"there is no estimator at {str(path)!r}. Give an artefact directory, or one of the shipped "
+            "estimators: "
+            f"{', '.join(trained_model_names()) or 'none'}.",
+        )
+    return folder
+
+
+def _verify_checksums(folder: Path) -> set[str]:
+    """Check every listed file; return the listed names."""
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(
+            "E_ARTEFACT_MISSING",
+            f"{folder} has no readable {CHECKSUMS} ({error}): it is no estimator, or saving it was "
+            "interrupted. "
+            "Restore the artefact from its source.",
+        ) from error
+    known = (*_REQUIRED, CALIBRATION)
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    unknown = [name for name in sums if name not in known]
+    absent = [name for name in _REQUIRED if name not in sums]
+    if unknown or absent:
+        raise ArtefactError(
+            "E_ARTEFACT_CHECKSUM",
+            f"{folder / CHECKSUMS} lists {', '.join(unknown) or 'nothing'} that is unknown and lacks "
+            f"{', '.join(absent) or 'nothing'}. Restore the artefact from its source.",
+        )
+    for name, digest in sums.items():
+        if not (folder / name).is_file():
+            raise ArtefactError(
+                "E_ARTEFACT_MISSING", f"{folder / name} is missing. Restore the artefact from its source."
+            )
+        if sha256_file(folder / name) != digest:
+            raise ArtefactError(
+                "E_ARTEFACT_CHECKSUM",
+                f"{folder / name} was changed after it was saved: its SHA-256 is not the one in {CHECKSUMS}. "
+                "Restore the artefact from its source.",
+            )
+    return set(sums)
+
+
+def _config(estimator: Estimator) -> dict[str, Any]:
+    model, record = estimator.model, estimator.record
+    backend = backend_name()
+    packages = ("numpy", "keras", "bayesflow", backend)
+    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": {
+            "name": model.name,
+            "version": model.version,
+            "fingerprint": model.fingerprint,
+            "parameters": model.parameters.to_config(),
+        },
+        "prior": model.prior.to_config(),
+        "design_sampler": model.design_sampler.to_config(),
+        "network": estimator.network_config(),
+        "training": {
+            "training_set": record.training_set,
+            "seed": record.seed,
+            "spec": record.spec.to_config(),
+            "backend": backend,
+        },
+        "fingerprint": estimator.fingerprint,
+        "versions": versions,
+    }
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        version = config["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            "E_ARTEFACT_CONFIG",
+            f"{folder / CONFIG} is not readable JSON of an estimator ({error}). Restore it.",
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ArtefactError(
+            "E_ARTEFACT_FORMAT",
+            f"{folder} has format version {version!r}; this release reads version {FORMAT_VERSION}. "
+            "Install the release that wrote it, or train again.",
+        )
+    return config
+
+
+def _rebuild(config: Mapping[str, Any], model: IndividualModel | None) -> Estimator:
+    """Estimator with fresh weights from a configuration."""
+    model = _matching_model(config, model)
+    network, training = config["network"], config["training"]
+    encoder = EventEncoder.from_config(network["encoder"], NetworkSpec.from_config(network["spec"]))
+    record = TrainingRecord(
+        str(training["training_set"]), int(training["seed"]), TrainingSpec.from_config(training["spec"])
+    )
+    return Estimator.untrained(model, encoder, record, seed=record.seed)
+
+
+def _matching_model(config: Mapping[str, Any], model: IndividualModel | None) -> IndividualModel:
+    """Load the model named in a configuration, if it still is what was trained for."""
+    wanted = config["model"]
+    name = str(wanted["name"])
+    # Only shipped names: a path in a configuration must never make us execute a file.
+    if model is None and name not in model_names():
+        raise ArtefactError(
+            "E_ARTEFACT_MODEL",
+            f"the estimator belongs to model {name!r}, which does not ship with the package. "
+            "Load your model file and pass it: Estimator.load(path, model=load_model('my_model.py')).",
+        )
+    model = model or load_model(name)
+    found = {
+        "equations": (model.fingerprint, wanted["fingerprint"]),
+        "parameters": (_through_json(model.parameters.to_config()), wanted["parameters"]),
+        "prior": (_through_json(model.prior.to_config()), config["prior"]),
+        "design sampler": (_through_json(model.design_sampler.to_config()), config["design_sampler"]),
+    }
+    changed = [name for name, (now, then) in found.items() if now != then]
+    if changed:
+        raise ArtefactError(
+            "E_ARTEFACT_MODEL",
+            f"the estimator was trained for another version of model {model.name!r}: its "
+            f"{', '.join(changed)} changed. "
+            "Train it again, or restore the model file.",
+        )
+    return model
+
+
+def _load_weights(network: Any, path: Path) -> None:
+    arrays, _ = read_h5(path, _WEIGHTS_KIND)
+    values = [arrays[name] for name in sorted(arrays)]
+    if [value.shape for value in values] != [tuple(weight.shape) for weight in network.weights]:
+        raise ArtefactError(
+            "E_ARTEFACT_WEIGHTS",
+            f"{path} holds {len(values)} arrays that do not fit the network of {CONFIG} "
+            f"({len(network.weights)} arrays). Restore the artefact from its source.",
+        )
+    network.set_weights(values)
+
+
+def _label(weight: Any) -> str:
+    return str(weight.path).replace("/", ".")
+
+
+def _history_csv(history: tuple[dict[str, float], ...]) -> str:
+    out = io.StringIO()
+    if history:
+        # In a fixed order: a resumed run read its first rows from JSON, whose keys are sorted.
+        writer = csv.DictWriter(out, fieldnames=sorted(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+    return out.getvalue()
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    return [{key: float(value) for key, value in row.items()} for row in rows]
+
+
+def _through_json(config: Any) -> Any:
+    return json.loads(json.dumps(config, default=_scalar))
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else list(value)

@@ -1,0 +1,106 @@
+"""The one place that chooses the array library under Keras, and the only way the package imports Keras.
+
+BayesFlow prefers JAX when `KERAS_BACKEND` is unset, and a Keras that is already imported cannot change its
+mind. So the choice is made here, before the first import, and a later contradiction is refused rather than
+ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from types import ModuleType
+
+from amortnlme.core.errors import UsageError
+
+BACKENDS = ("tensorflow", "jax")
+DEFAULT_BACKEND = "tensorflow"
+
+_LOADED: list[ModuleType] = []
+
+
+def use_backend(name: str | None = None) -> ModuleType:
+    """Import Keras and BayesFlow on the chosen backend and return the `keras` module.
+
+    Parameters
+    ----------
+    name : str or None
+        "tensorflow" or "jax"; None keeps `KERAS_BACKEND`, or takes TensorFlow when it is unset.
+
+    Returns
+    -------
+    module
+        The imported `keras`.
+
+    Raises
+    ------
+    UsageError
+        E_BACKEND_UNKNOWN for another name, E_BACKEND_LATE when Keras already runs on a different backend,
+        E_BACKEND_MISSING when the backend is not installed.
+    """
+    wanted = name or os.environ.get("KERAS_BACKEND") or DEFAULT_BACKEND
+    if wanted not in BACKENDS:
+        raise UsageError(
+            "E_BACKEND_UNKNOWN",
+            f"the neural backend {wanted!r} is not supported. Allowed: {', '.join(BACKENDS)}. "
+            "Set KERAS_BACKEND to one of them, or unset it.",
+        )
+    if "keras" in sys.modules:
+        running = sys.modules["keras"].backend.backend()
+        # Without an explicit name the running backend is accepted: another library of the user chose it
+        # first.
+        if name is None and running in BACKENDS:
+            wanted = running
+        if running != wanted:
+            raise UsageError(
+                "E_BACKEND_LATE",
+                f"the neural backend cannot become {wanted!r}: Keras is already running on {running!r}. "
+                "Set KERAS_BACKEND before Python starts.",
+            )
+    if not _LOADED:
+        os.environ["KERAS_BACKEND"] = wanted
+        _LOADED.append(_import_quietly(wanted))
+    return _LOADED[0]
+
+
+def backend_name() -> str:
+    """Name of the running backend ("tensorflow" or "jax"), starting it if needed."""
+    return str(use_backend().backend.backend())
+
+
+def _import_quietly(name: str) -> ModuleType:
+    """Import keras and bayesflow with their import-time chatter and side effects undone."""
+    # TensorFlow's C++ start-up notices are informational; warnings (2) and errors (3) of later calls stay
+    # visible.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    flow_logger = logging.getLogger("bayesflow")
+    previous = flow_logger.level
+    try:
+        with warnings.catch_warnings():
+            # Deprecation notices raised while third-party modules import concern their authors, not our
+            # users.
+            warnings.simplefilter("ignore")
+            logging.disable(logging.INFO)
+            import keras
+
+            if name == "jax":
+                import jax  # noqa: F401
+            import bayesflow  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "E_BACKEND_MISSING",
+            f"the neural backend {name!r} could not be imported: {error}. "
+            f"Install it (pip install 'amortnlme[{name}]') or set KERAS_BACKEND to another of "
+            f"{', '.join(BACKENDS)}.",
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+        # bayesflow calls logging.basicConfig at import, which would reconfigure the user's root logger.
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        flow_logger.setLevel(max(previous, logging.WARNING))
+    return keras

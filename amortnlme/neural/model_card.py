@@ -1,0 +1,85 @@
+"""The model card of an artefact: what the estimator is for, what it was trained on, how good it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amortnlme.neural.estimator import Estimator
+
+
+def model_card(estimator: Estimator) -> str:
+    """Return the model card as Markdown.
+
+    Parameters
+    ----------
+    estimator : Estimator
+        Trained estimator, with or without calibration.
+
+    Returns
+    -------
+    str
+        Markdown text.
+    """
+    model, record = estimator.model, estimator.record
+    lines = [
+        f"# Estimator `{model.name}`",
+        "",
+        f"{model.text}",
+        "",
+        f"Source of the model: {model.source}",
+        "",
+        "## Intended use",
+        "",
+        "Posterior draws of the individual parameters of new patients, as the input of population fits. The "
+        "draws are "
+        "approximate; a population fit corrects them with the exact likelihood. Patients outside the "
+        "designs below are "
+        "flagged, not refused.",
+        "",
+        "## Parameters",
+        "",
+        "| name | unit | transform | typical | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {p.name} | {p.unit} | {p.transform} | {p.typical:g} | {p.text} |"
+        for p in model.parameters.parameters
+    ]
+    lines += [
+        "",
+        "## Training",
+        "",
+        f"- prior on the unconstrained scale: `{model.prior.to_config()}`",
+        f"- designs: `{model.design_sampler.to_config()}`",
+        f"- network: `{estimator.spec.to_config()}`",
+        f"- options: `{record.spec.to_config()}`, seed {record.seed}",
+        f"- training set: `{record.training_set}`",
+    ]
+    if estimator.history:
+        last = estimator.history[-1]
+        lines.append(
+            f"- {int(last['epoch'])} epochs, {int(last['steps'])} steps; last validation loss "
+            f"{last['validation_nll']:.4f} nats (mean of -log q on the phi scale)"
+        )
+    lines += ["", "## Calibration", ""]
+    lines += _calibration_lines(estimator.calibration)
+    return "\n".join(lines) + "\n"
+
+
+def _calibration_lines(calibration: dict[str, Any] | None) -> list[str]:
+    if calibration is None:
+        return ["Not calibrated yet: run `amortnlme calibrate`."]
+    lines = [f"{calibration['n']} fresh simulations, {calibration['n_draws']} draws each.", ""]
+    lines += [
+        "| parameter | coverage 50 % | 80 % | 95 % | contraction | recovery |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in calibration["parameters"].items():
+        coverage = " | ".join(f"{row['coverage'][level]:.3f}" for level in ("50", "80", "95"))
+        lines.append(f"| {name} | {coverage} | {row['contraction']:.3f} | {row['recovery']:.3f} |")
+    lines += ["", "Checks:", ""]
+    lines += [
+        f"- {name}: {'passed' if passed else 'FAILED'}" for name, passed in calibration["checks"].items()
+    ]
+    return lines

@@ -1,0 +1,159 @@
+"""Frozen option objects of the networks and their training; an unknown key is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from amortnlme.core.errors import TrainingError
+
+TOKEN_KINDS = ("events", "observations")
+SUMMARY_KINDS = ("set", "gru")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """Everything that fixes the shape of an estimator's network and of its input.
+
+    Attributes
+    ----------
+    tokens : str
+        "events": doses and measurements merged in time order; "observations": measurements only (needs
+        history rates).
+    history_rates : tuple of float
+        Rates l, 1/time, of the dose-history features sum_d D_d exp(-l (t - t_d)); exact inputs for linear
+        dynamics, empty for other models.
+    dose_scaled : tuple of str
+        Log-transformed parameters that scale with the outputs at a fixed design (additive error SDs); they
+        are divided by the first dose, as the measurements are.
+    output_scaled, inverse_output_scaled : tuple of str
+        Log-transformed parameters that are multiplied (error SDs) or divided (volumes) by c when all outputs
+        are multiplied by c. If any is named, measurements are also divided by their own root mean square.
+    summary : str
+        "set" (masked deep set) or "gru" (masked GRU, for tokens in time order).
+    summary_width, summary_rounds, summary_size : int
+        Hidden width, message rounds and output size of the summary network.
+    flow_depth, flow_width : int
+        Number of affine coupling layers and the width of their two hidden layers.
+    affine_head : bool
+        Place a full conditional affine map (a Gaussian posterior) before the coupling layers.
+    buckets : tuple of int
+        Token counts to which sequences are padded; each costs one compilation.
+    """
+
+    tokens: str = "events"
+    history_rates: tuple[float, ...] = ()
+    dose_scaled: tuple[str, ...] = ()
+    output_scaled: tuple[str, ...] = ()
+    inverse_output_scaled: tuple[str, ...] = ()
+    summary: str = "set"
+    summary_width: int = 64
+    summary_rounds: int = 3
+    summary_size: int = 32
+    flow_depth: int = 4
+    flow_width: int = 64
+    affine_head: bool = True
+    buckets: tuple[int, ...] = (8, 16, 32)
+
+    def __post_init__(self) -> None:
+        _require(self.tokens in TOKEN_KINDS, "tokens", self.tokens, f"one of {TOKEN_KINDS}")
+        _require(self.summary in SUMMARY_KINDS, "summary", self.summary, f"one of {SUMMARY_KINDS}")
+        _require(
+            self.tokens == "events" or len(self.history_rates) > 0,
+            "tokens",
+            self.tokens,
+            "'observations' only together with history_rates: otherwise the network never sees the later "
+            "doses",
+        )
+        _require(
+            all(rate > 0 for rate in self.history_rates),
+            "history_rates",
+            self.history_rates,
+            "positive rates",
+        )
+        for name in ("summary_width", "summary_rounds", "summary_size", "flow_depth", "flow_width"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+        increasing = (
+            list(self.buckets) == sorted(set(self.buckets)) and len(self.buckets) > 0 and self.buckets[0] > 0
+        )
+        _require(increasing, "buckets", self.buckets, "increasing positive token counts")
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain dictionary that `from_config` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> NetworkSpec:
+        """Rebuild from a dictionary; raises TrainingError E_SPEC_UNKNOWN_KEY or E_SPEC_VALUE."""
+        return cls(**_checked(cls, config))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training rows; the learning rate follows one cosine to zero over all of them.
+    batch_size : int
+        Rows per gradient step.
+    learning_rate : float
+        Peak rate of Adam, reached after `warmup_steps` linear steps.
+    clipnorm : float
+        Each gradient tensor is clipped to this norm.
+    validation_rows : int
+        Rows at the end of the training set that are held out.
+    patience : int
+        Stop after this many epochs without a better validation loss and keep the best weights; 0 never stops
+        early.
+    pilot_rows : int
+        Training rows from which the input standardization is measured.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warmup_steps: int = 300
+    clipnorm: float = 1.5
+    validation_rows: int = 4000
+    patience: int = 0
+    pilot_rows: int = 5000
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validation_rows", "pilot_rows"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+        for name in ("warmup_steps", "patience"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "an integer of at least 0")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
+        _require(self.clipnorm > 0, "clipnorm", self.clipnorm, "a positive number")
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain dictionary that `from_config` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TrainingSpec:
+        """Rebuild from a dictionary; raises TrainingError E_SPEC_UNKNOWN_KEY or E_SPEC_VALUE."""
+        return cls(**_checked(cls, config))
+
+
+def _require(condition: bool, name: str, given: object, allowed: str) -> None:
+    if not condition:
+        raise TrainingError(
+            "E_SPEC_VALUE", f"option {name} is not valid. Given: {given!r}. Allowed: {allowed}."
+        )
+
+
+def _checked(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse unknown keys and turn JSON lists back into tuples."""
+    known = {field.name for field in fields(cls)}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise TrainingError(
+            "E_SPEC_UNKNOWN_KEY",
+            f"unknown option(s) {', '.join(unknown)} for {cls.__name__}. Allowed: "
+            f"{', '.join(sorted(known))}.",
+        )
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Iterator
@@ -200,7 +201,7 @@ def to_svg(figure: Figure, key: str, description: str) -> str:
     text = re.sub(r'"[^"<>]*\d\.\d{3}[^"<>]*"', _shorten, text)
     text = re.sub(r"\n\s*", "\n", text)
     text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, Arial")
-    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    label = html.escape(description)
     width, height = figure.get_size_inches() * 100
     head = (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {figure.get_figwidth() * 72:g} '

@@ -275,11 +275,11 @@ def _check_records(design: Design) -> None:
                 "E_DESIGN_VALUE",
                 f"{name} must be finite and not negative; given {values}. Correct the records.",
             )
-    if not np.isin(design.kind, [int(kind) for kind in EventKind]).all():
+    if ((design.kind < EventKind.OBSERVATION) | (design.kind > EventKind.OTHER)).any():
         raise DesignError(
             "E_DESIGN_KIND", f"Unknown kind of record in {design.kind}. Allowed: 0 to 4, see EventKind."
         )
-    if not np.isin(design.ss, (0, 1, 2)).all():
+    if ((design.ss < 0) | (design.ss > 2)).any():
         raise DesignError(
             "E_DESIGN_SS",
             f"Unknown steady-state code in {design.ss}. Allowed: 0 (none), 1 (replace), 2 (add).",

@@ -195,7 +195,7 @@ class Subject:
 
 
 def _clear_meaningless(subject: Subject) -> None:
-    unknown = subject.observed & ~np.isin(subject.censoring, (-1, 0, 1))
+    unknown = subject.observed & (np.abs(subject.censoring) > 1)
     if unknown.any():
         raise DataError(
             "E_DATA_CENS",

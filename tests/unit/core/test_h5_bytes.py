@@ -11,7 +11,11 @@ from amortnlme.core.h5 import read_h5, write_h5_atomic
 
 def test_the_same_arrays_give_the_same_bytes_in_another_second(tmp_path):
     """HDF5 can stamp groups with the second of their creation; a resumed training set would then differ."""
-    arrays = {"phi": np.arange(4000.0).reshape(40, 100), "design/time": np.arange(4000), "design/a/b": np.eye(3)}
+    arrays = {
+        "phi": np.arange(4000.0).reshape(40, 100),
+        "design/time": np.arange(4000),
+        "design/a/b": np.eye(3),
+    }
     write_h5_atomic(tmp_path / "first.h5", arrays, {"kind": "test"})
     time.sleep(1.1)
     write_h5_atomic(tmp_path / "second.h5", arrays, {"kind": "test"})

@@ -165,6 +165,7 @@ def build_program(
     names = Names(states, tuple(parameters.names[i] for i in structural), covariates)
     traced = dynamics.trace(names)
     expressions = [trace_output(fn, names, traced.symbols, name) for name, fn, _ in outputs]
+    sigma_columns = tuple(_sigma_columns(parameters, name, model) for name, _, model in outputs)
     _check_all_used(parameters, used_names(traced, expressions), outputs)
     return Program(
         parameters=parameters,
@@ -175,7 +176,7 @@ def build_program(
         solver=dynamics.build(traced),
         observables=Observables.from_expressions(traced.symbols, expressions),
         error_models=tuple(model for *_, model in outputs),
-        sigma_columns=tuple(_sigma_columns(parameters, name, model) for name, _, model in outputs),
+        sigma_columns=sigma_columns,
         derivative_text=tuple(canonical_text(e) for e in traced.derivatives),
         output_text=tuple(canonical_text(e) for e in expressions),
     )

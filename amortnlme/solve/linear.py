@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sympy
@@ -36,8 +38,8 @@ class LinearSystem:
     sensitive: tuple[int, ...]
     _entries: tuple[tuple[int, int], ...]
     _derivative_entries: tuple[tuple[int, int, int], ...]
-    _values: object
-    _values_and_derivatives: object
+    _values: Callable[..., Sequence[Any]]
+    _derivatives: Callable[..., Sequence[Any]]
 
     @classmethod
     def from_trace(cls, traced: TracedSystem) -> LinearSystem:
@@ -80,9 +82,7 @@ class LinearSystem:
             _entries=tuple((internal[i], internal[j]) for i, j in cells),
             _derivative_entries=tuple((q, internal[i], internal[j]) for q, i, j, _ in slopes),
             _values=compile_numpy(traced.symbols, values),
-            _values_and_derivatives=compile_numpy(
-                traced.symbols, [*values, *(slope for *_, slope in slopes)]
-            ),
+            _derivatives=compile_numpy(traced.symbols, [slope for *_, slope in slopes]),
         )
 
     def rates(
@@ -108,14 +108,13 @@ class LinearSystem:
         dK = np.zeros((R, len(self.sensitive) if derivatives else 0, n, n))
         # K is free of states and time, so their arguments are never used.
         arguments = (0.0, *(0.0,) * n, *psi.T, *covariates.T)
-        function = self._values_and_derivatives if derivatives else self._values
         with np.errstate(all="ignore"):
-            found = function(*arguments)  # type: ignore[operator]
-        for (i, j), value in zip(self._entries, found, strict=False):
-            K[:, i, j] = value
-        if derivatives:
-            for (q, i, j), value in zip(self._derivative_entries, found[len(self._entries) :], strict=True):
-                dK[:, q, i, j] = value
+            for (i, j), value in zip(self._entries, self._values(*arguments), strict=True):
+                K[:, i, j] = value
+            # A function of its own: shared subexpressions would change the rounding of K.
+            slopes = self._derivatives(*arguments) if derivatives else ()
+        for (q, i, j), value in zip(self._derivative_entries if derivatives else (), slopes, strict=True):
+            dK[:, q, i, j] = value
         return K, dK
 
 

@@ -1,4 +1,4 @@
-"""Slow reference for dx/dt = K x + input: plain matrix exponentials in complex arithmetic, for complex steps."""
+"""Slow reference for dx/dt = K x + input: plain matrix exponentials that allow complex steps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from amortnlme.data.design import Design, EventKind
 
 
 def expm(A):
-    """Taylor series with scaling and squaring; SciPy's switches to a formula for triangular matrices that loses
-    the imaginary part of a complex step when two diagonal entries nearly coincide."""
+    """Taylor series with scaling and squaring.
+
+    SciPy's function switches to a formula for triangular matrices that loses the imaginary part of a complex
+    step when two diagonal entries nearly coincide.
+    """
     squarings = max(0, int(np.ceil(np.log2(max(np.abs(A).sum(axis=0).max(), 1e-300)))) + 2)
     A = A / 2.0**squarings
     term = total = np.eye(len(A), dtype=A.dtype)

@@ -20,7 +20,7 @@ def bateman(ka, ke, t):
 @pytest.mark.parametrize("exponent", [None, *range(1, 15)])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_oral_absorption_matches_the_bateman_function_at_every_time(exponent, sign):
-    """Pointwise relative error, also in the first minute and far in the tail, values and both sensitivities."""
+    """Pointwise relative error, in the first minute and far in the tail, of values and sensitivities."""
     ka = KE * (1.0 + (0.0 if exponent is None else sign * 10.0**-exponent))
     schedule = schedule_of([Design.from_doses([Dose(0.0, 1.0)], TIMES)], 0)
     found = make_solver(oral, 2, 2).solve(

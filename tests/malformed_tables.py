@@ -1,4 +1,4 @@
-"""Event tables that must be refused, each with the code of its refusal; for tests of the reader and the verbs.
+"""Event tables that must be refused, each with the code of its refusal; shared by tests of reader and verbs.
 
 A table is given by its bytes, or by a function that makes something at a path.
 """

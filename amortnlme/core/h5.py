@@ -171,10 +171,13 @@ def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.nd
         )
     header = str(file.attrs["meta"])
     arrays: dict[str, np.ndarray] = {}
-    bad = [] if zlib.crc32(header.encode()) == int(file.attrs["meta_crc32"]) else ["meta"]
+    bad = [] if zlib.crc32(header.encode()) == _whole(file.attrs["meta_crc32"]) else ["meta"]
     for label in json.loads(str(file.attrs["names"])):
-        arrays[label] = np.asarray(file[label][()])
-        if checksum(arrays[label]) != int(file[label].attrs["crc32"]):
+        dataset = file[label]
+        if not isinstance(dataset, h5py.Dataset):
+            raise TypeError(f"{label} is no array")
+        arrays[label] = np.asarray(dataset[()])
+        if checksum(arrays[label]) != _whole(dataset.attrs["crc32"]):
             bad.append(label)
     if bad:
         raise ArtefactError(
@@ -183,3 +186,9 @@ def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.nd
             "a copy.",
         )
     return arrays, json.loads(header)
+
+
+def _whole(attribute: object) -> int:
+    if not isinstance(attribute, np.integer):
+        raise TypeError(f"a checksum is {attribute!r}, not a number")
+    return int(attribute)

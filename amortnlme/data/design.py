@@ -63,6 +63,8 @@ _FIELDS = {
     "output": np.int16,
 }
 FIELDS = tuple(_FIELDS)
+# plain numbers: asking an enumeration for its members thousands of times is slow
+_OBSERVATION, _BOLUS, _INFUSION, _RESET, _OTHER = (int(kind) for kind in EventKind)
 
 
 def frozen_array(values: object, dtype: type) -> np.ndarray:
@@ -150,12 +152,12 @@ class Design:
     @property
     def is_observation(self) -> np.ndarray:
         """Which records are observations, shape (k,)."""
-        return self.kind == EventKind.OBSERVATION
+        return self.kind == _OBSERVATION
 
     @property
     def is_dose(self) -> np.ndarray:
         """Which records are doses, shape (k,)."""
-        return (self.kind == EventKind.BOLUS) | (self.kind == EventKind.INFUSION)
+        return (self.kind == _BOLUS) | (self.kind == _INFUSION)
 
     @property
     def n_observations(self) -> int:
@@ -223,7 +225,7 @@ class Design:
         labels = np.broadcast_to(np.asarray(outputs), observed.shape)
         table = {
             "time": np.concatenate([[dose.time for dose in single], observed]),
-            "kind": [int(_dose_kind(dose)) for dose in single] + [int(EventKind.OBSERVATION)] * len(observed),
+            "kind": [_dose_kind(dose) for dose in single] + [_OBSERVATION] * len(observed),
             "output": np.concatenate([np.zeros(len(single)), labels]),
         }
         for name in ("compartment", "amount", "duration", "ii", "ss"):
@@ -263,8 +265,8 @@ def expand_dose(dose: Dose) -> list[Dose]:
     ]
 
 
-def _dose_kind(dose: Dose) -> EventKind:
-    return EventKind.INFUSION if dose.duration != 0 else EventKind.BOLUS
+def _dose_kind(dose: Dose) -> int:
+    return _INFUSION if dose.duration != 0 else _BOLUS
 
 
 def _check_records(design: Design) -> None:
@@ -275,7 +277,7 @@ def _check_records(design: Design) -> None:
                 "E_DESIGN_VALUE",
                 f"{name} must be finite and not negative; given {values}. Correct the records.",
             )
-    if ((design.kind < EventKind.OBSERVATION) | (design.kind > EventKind.OTHER)).any():
+    if ((design.kind < _OBSERVATION) | (design.kind > _OTHER)).any():
         raise DesignError(
             "E_DESIGN_KIND", f"Unknown kind of record in {design.kind}. Allowed: 0 to 4, see EventKind."
         )
@@ -290,7 +292,7 @@ def _check_records(design: Design) -> None:
             f"Compartments {design.compartment} count from 1 (0: the default), outcomes "
             f"{design.output[design.is_observation]} of observations from 1. Correct the records.",
         )
-    falls = np.flatnonzero((np.diff(design.time) < 0) & (design.kind[1:] != EventKind.RESET))
+    falls = np.flatnonzero((np.diff(design.time) < 0) & (design.kind[1:] != _RESET))
     if falls.size:
         at = int(falls[0])
         raise DesignError(
@@ -299,7 +301,7 @@ def _check_records(design: Design) -> None:
             f"{design.time[at]}. "
             f"Time may fall only at a reset record; sort the records.",
         )
-    if ((design.kind == EventKind.INFUSION) & ~(design.duration > 0)).any():
+    if ((design.kind == _INFUSION) & ~(design.duration > 0)).any():
         raise DesignError(
             "E_DESIGN_DURATION", "An infusion has no duration. Give a positive duration, or make it a bolus."
         )
@@ -310,7 +312,7 @@ def _check_records(design: Design) -> None:
 def _clear_meaningless(design: Design) -> None:
     meaningful = {
         "amount": design.is_dose,
-        "duration": design.kind == EventKind.INFUSION,
+        "duration": design.kind == _INFUSION,
         "ss": design.is_dose,
         "ii": design.is_dose & (design.ss > 0),
         "output": design.is_observation,
@@ -395,7 +397,7 @@ class DesignBatch:
         n_records = np.array([design.n_records for design in designs], dtype=np.int64)
         width = max(int(n_records.max()), 1)
         columns = {name: np.zeros((len(designs), width), dtype=dtype) for name, dtype in _FIELDS.items()}
-        columns["kind"][:] = EventKind.OTHER
+        columns["kind"][:] = _OTHER
         for row, design in enumerate(designs):
             for name in FIELDS:
                 columns[name][row, : design.n_records] = getattr(design, name)
@@ -431,7 +433,7 @@ class DesignBatch:
         """
         fields = {name: np.ascontiguousarray(columns[name], dtype=dtype) for name, dtype in _FIELDS.items()}
         shape = fields["time"].shape
-        is_observation = fields["kind"] == EventKind.OBSERVATION
+        is_observation = fields["kind"] == _OBSERVATION
         slots = np.cumsum(is_observation, axis=1) - 1
         counts = is_observation.sum(axis=1)
         width = max(int(counts.max()), 1)

@@ -187,7 +187,7 @@ def split_table(text: str, source: str, delimiter: str | None = None) -> RawTabl
         for i, line in enumerate(lines)
         if i >= first and line.lstrip().startswith("#")
     ]
-    body, empty = table[1:], [not any(cell.strip() for cell in row) for row in table[1:]]
+    body, empty = table[1:], [not "".join(row).strip() for row in table[1:]]
     if any(empty):
         comments += [(int(row), "empty row") for row, blank in zip(rows, empty, strict=True) if blank]
         body = [row for row, blank in zip(body, empty, strict=True) if not blank]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from amortnlme.report.ticks import GRID, write_ticks
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,7 +28,6 @@ TREND = "#D55E00"
 GOOD = "#009E73"
 ACCENT = "#CC79A7"
 REFERENCE = "#8b929a"
-GRID = "#e6e8eb"
 SERIES = (INDIVIDUAL, TREND, GOOD, ACCENT, POPULATION, "#56B4E9", "#5b5f66", "#a8a400")
 
 _RC: Any = {
@@ -187,6 +188,8 @@ def to_svg(figure: Figure, key: str, description: str) -> str:
 
     buffer = io.StringIO()
     with matplotlib.rc_context(_RC):
+        for panel in figure.axes:
+            write_ticks(panel)
         figure.savefig(
             buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from amortnlme.population.describe import correlation_of
+
 if TYPE_CHECKING:
     from amortnlme.methods.population_fit import PopulationFit
 
@@ -18,7 +20,18 @@ SCHEMA_VERSION = 1
 
 
 def plain(value: Any) -> Any:
-    """Turn arrays and NumPy scalars into JSON values; NaN and infinities become None, as JSON has none."""
+    """Turn arrays and NumPy scalars into JSON values.
+
+    Parameters
+    ----------
+    value : object
+        Mappings, sequences and arrays are converted all the way down.
+
+    Returns
+    -------
+    object
+        NaN and infinities become None, as JSON has neither.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -44,11 +57,6 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
     dict
         Keys as documented in `schema.md`.
     """
-    from amortnlme.population.describe import correlation_of
-
-    people, quality = fit.individuals, fit.quality
-    effects = [fit.parameter_names.index(name) for name in fit.random_effects]
-    omega = fit.omega[np.ix_(effects, effects)]
     document = {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -61,13 +69,7 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
             "is_success": fit.status.is_success,
         },
         "estimates": [asdict(row) for row in fit.estimates],
-        "omega": {
-            "names": list(fit.random_effects),
-            "covariance": omega,
-            "sd": np.sqrt(np.diagonal(omega)),
-            "cv_percent": 100.0 * np.sqrt(np.expm1(np.diagonal(omega))),
-            "correlation": correlation_of(omega),
-        },
+        "omega": _omega(fit),
         "sigma": dict(fit.sigma),
         "x": {"names": list(fit.x_names), "values": fit.x, "covariance": fit.covariance},
         "ofv": {
@@ -82,33 +84,8 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
             "eta": dict(zip(fit.random_effects, fit.eta_shrinkage, strict=True)),
             "eps": fit.eps_shrinkage,
         },
-        "subjects": [
-            {
-                "id": people.ids[i],
-                "ofv": fit.ofv_individual[i],
-                "ebe_phi": dict(zip(fit.parameter_names, people.ebe_phi[i], strict=True)),
-                "ebe_eta": dict(zip(fit.random_effects, people.ebe_eta[i], strict=True)),
-                "conditional_mean_phi": dict(
-                    zip(fit.parameter_names, people.conditional_mean_phi[i], strict=True)
-                ),
-                "conditional_sd_phi": dict(
-                    zip(fit.parameter_names, people.conditional_sd_phi[i], strict=True)
-                ),
-                "ess": quality.ess[i],
-                "pareto_k": quality.pareto_k[i],
-            }
-            for i in range(fit.n_subjects)
-        ],
-        "quality": {
-            "ess_min": np.min(quality.ess),
-            "pareto_k_max": np.max(quality.pareto_k),
-            "n_points": quality.n_points,
-            "gradient_norm": quality.gradient_norm,
-            "mc_shift": quality.mc_shift,
-            "mc_se": quality.mc_se,
-            "surrogate_shift": quality.surrogate_shift,
-            "n_clipped": quality.n_clipped,
-        },
+        "subjects": _subjects(fit),
+        "quality": _quality(fit),
         "warnings": list(fit.warnings),
         "trace": list(fit.trace),
         "provenance": dict(fit.provenance),
@@ -119,8 +96,59 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
     return plain(document)
 
 
+def _omega(fit: PopulationFit) -> dict[str, Any]:
+    effects = [fit.parameter_names.index(name) for name in fit.random_effects]
+    omega = fit.omega[np.ix_(effects, effects)]
+    return {
+        "names": list(fit.random_effects),
+        "covariance": omega,
+        "sd": np.sqrt(np.diagonal(omega)),
+        "cv_percent": 100.0 * np.sqrt(np.expm1(np.diagonal(omega))),
+        "correlation": correlation_of(omega),
+    }
+
+
+def _subjects(fit: PopulationFit) -> list[dict[str, Any]]:
+    people, by_name = fit.individuals, ("ebe_phi", "conditional_mean_phi", "conditional_sd_phi")
+    return [
+        {
+            "id": people.ids[i],
+            "ofv": fit.ofv_individual[i],
+            "ebe_eta": dict(zip(fit.random_effects, people.ebe_eta[i], strict=True)),
+            **{key: dict(zip(fit.parameter_names, getattr(people, key)[i], strict=True)) for key in by_name},
+            "ess": fit.quality.ess[i],
+            "pareto_k": fit.quality.pareto_k[i],
+        }
+        for i in range(fit.n_subjects)
+    ]
+
+
+def _quality(fit: PopulationFit) -> dict[str, Any]:
+    quality = fit.quality
+    return {
+        "ess_min": np.min(quality.ess),
+        "pareto_k_max": np.max(quality.pareto_k),
+        "n_points": quality.n_points,
+        "gradient_norm": quality.gradient_norm,
+        "mc_shift": quality.mc_shift,
+        "mc_se": quality.mc_se,
+        "surrogate_shift": quality.surrogate_shift,
+        "n_clipped": quality.n_clipped,
+    }
+
+
 def to_html(fit: PopulationFit) -> str:
-    """Return a small HTML table of the estimates; every text that came from a user is escaped."""
+    """Return a small HTML table of the estimates.
+
+    Parameters
+    ----------
+    fit : PopulationFit
+
+    Returns
+    -------
+    str
+        Every text that came from a user is escaped.
+    """
     esc = html.escape
     head = "".join(f"<th>{name}</th>" for name in ("", "value", "SE", "RSE %", "95 % CI", "unit"))
     rows = []

@@ -140,7 +140,16 @@ def information_at(
 
 
 def rough_scale(information: np.ndarray) -> np.ndarray:
-    """Rough standard errors from an information matrix that need not be positive definite, shape (n,)."""
+    """Rough standard errors from an information matrix that need not be positive definite.
+
+    Parameters
+    ----------
+    information : ndarray, shape (n, n)
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
     root = whitening(information)
     return np.sqrt((root**2).sum(axis=1))
 

@@ -109,7 +109,16 @@ class Surrogate:
 
 
 def gaussian_prior_moments(prior: AbstractPrior) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and covariance (d, d) of a normal prior on phi.
+    """Mean and covariance of a normal prior on phi.
+
+    Parameters
+    ----------
+    prior : AbstractPrior
+
+    Returns
+    -------
+    mean : ndarray, shape (d,)
+    covariance : ndarray, shape (d, d)
 
     Raises
     ------

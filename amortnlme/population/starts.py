@@ -45,10 +45,19 @@ def moment_start(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarr
 
 
 def factor_floor(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
-    """Give the smallest diagonal entries of L from which a search still sees the variance, shape (r,).
+    """Give the smallest diagonal entries of L from which a search still sees the variance.
 
     The likelihood is even in every column of L, so its gradient vanishes at a variance of zero; a search
     started there would never leave.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    draws : PosteriorDraws
+
+    Returns
+    -------
+    ndarray, shape (r,)
     """
     sd = np.median(draws.phi.std(axis=1), axis=0)
     return FLOOR_SHARE * sd[population.random_index]

@@ -38,8 +38,8 @@ MODEL = IndividualModel(
     version="1",
     text="Concentration after oral doses: first-order absorption, one compartment, first-order elimination.",
     source=(
-        "Theophylline: Boeckmann, Sheiner & Beal (1994), NONMEM Users Guide, Part V. Closed form: Gibaldi & "
-        "Perrier (1982), Pharmacokinetics, chapter 1 (one compartment, first-order absorption)."
+        "Theophylline: Boeckmann, Sheiner & Beal (1994), NONMEM Users Guide, Part V. Closed form: Gibaldi "
+        "& Perrier (1982), Pharmacokinetics, chapter 1 (one compartment, first-order absorption)."
     ),
     parameters=ParameterSpace(
         (

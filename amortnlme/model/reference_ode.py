@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from amortnlme.core.errors import DesignError
+from amortnlme.core.errors import DesignError, SolveError
 from amortnlme.data.design import Design, EventKind
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Periods simulated to reach a steady state; exact to rounding once every mode has decayed.
 MAX_PERIODS = 20_000
+# A few thousand suffice for an ordinary model and design.
+MAX_CALLS = 200_000
 
 
 class _Integrator:
@@ -28,11 +30,19 @@ class _Integrator:
         self.values = dict(zip(model.parameters.names, psi.tolist(), strict=True))
         self.rtol = rtol
         self.n = len(model.states)
+        self.n_calls = 0
 
     def parameters(self, covariates: Mapping[str, float]) -> SimpleNamespace:
         return SimpleNamespace(**self.values, **{name: covariates[name] for name in self.model.covariates})
 
     def derivative(self, t: float, x: np.ndarray, p: SimpleNamespace, rate: np.ndarray) -> np.ndarray:
+        self.n_calls += 1
+        if self.n_calls > MAX_CALLS:
+            raise SolveError(
+                "E_SOLVE_REFERENCE",
+                f"the reference integrator gave up after {MAX_CALLS} evaluations of the right-hand side at "
+                f"{self.values}. The rates are too extreme for it; narrow the prior.",
+            )
         y = SimpleNamespace(**dict(zip(self.model.states, x.tolist(), strict=True)))
         found = self.model.dynamics.rhs(t, y, p)
         return np.atleast_1d(np.asarray(found, dtype=float)) + rate
@@ -84,6 +94,8 @@ def reference_prediction(
     ------
     DesignError
         E_DESIGN_STEADY_STATE when a steady state is not reached.
+    SolveError
+        E_SOLVE_REFERENCE when the integration takes too many steps.
     """
     integrator = _Integrator(model, np.asarray(phi, dtype=float), rtol)
     k = design.n_records

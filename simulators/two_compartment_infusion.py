@@ -29,7 +29,7 @@ MODEL = IndividualModel(
     name="two_compartment_infusion",
     version="1",
     text="Concentration under intravenous infusions: central and peripheral compartment, linear elimination.",
-    source="Gibaldi & Perrier (1982), Pharmacokinetics, chapter 2 (two compartments), in clearances and volumes.",
+    source="Gibaldi & Perrier (1982), Pharmacokinetics, chapter 2, in clearances and volumes.",
     parameters=ParameterSpace(
         (
             Parameter("CL", "L/h", "log", 5.0, "clearance"),

@@ -58,7 +58,7 @@ def test_quickstart_writes_one_self_contained_page(finished):
 
 
 def test_a_population_swap_takes_less_than_a_second_of_processor_time():
-    """In processor time, as a test does not have the machine to itself; the first fit pays for compilation."""
+    """In processor time, as a test does not have the machine to itself; the first fit compiles."""
     import numpy as np
 
     import amortnlme as am
@@ -66,10 +66,10 @@ def test_a_population_swap_takes_less_than_a_second_of_processor_time():
     data = am.load_bundled("theophylline")
     draws = am.Estimator.load("one_compartment_oral").sample(data, 1000, np.random.default_rng(1))
     effects = am.RandomEffects(on=("ka", "ke", "V"))
-    weight = am.CovariateEffect("V", "weight")
-    am.fit(draws, am.PopulationModel(effects), dataset=data)
+    weight = am.CovariateEffect(parameter="V", covariate="weight")
+    am.fit(draws, am.PopulationModel(random_effects=effects), dataset=data)
     started = time.process_time()
-    am.fit(draws, am.PopulationModel(effects, (weight,)), dataset=data)
+    am.fit(draws, am.PopulationModel(random_effects=effects, covariates=(weight,)), dataset=data)
     assert time.process_time() - started < 1.0
 
 

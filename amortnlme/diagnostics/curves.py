@@ -174,7 +174,7 @@ def _dense_subject(subject: Subject, n_outputs: int, n_grid: int) -> Subject:
 
 
 def dense_design(design: Design, n_outputs: int, n_grid: int) -> tuple[Design, Array]:
-    """Copy a design with its observations replaced by a regular grid between resets.
+    """Copy a design with its observations replaced by a fine grid between resets.
 
     Parameters
     ----------
@@ -182,6 +182,7 @@ def dense_design(design: Design, n_outputs: int, n_grid: int) -> tuple[Design, A
     n_outputs : int
         Every grid time is observed on outputs 1..n_outputs.
     n_grid : int
+        Regular grid points; where doses begin and infusions end, and just before, is added to them.
 
     Returns
     -------
@@ -196,14 +197,14 @@ def dense_design(design: Design, n_outputs: int, n_grid: int) -> tuple[Design, A
     source, is_grid, time, output = [], [], [], []
     for start, stop in zip(starts, stops, strict=True):
         keep = np.arange(start, stop)[~design.is_observation[start:stop]]
-        grid = np.linspace(design.time[start], design.time[stop - 1], n_grid)
+        grid = _grid(design, start, stop, n_grid)
         # On a tie the grid point follows the dose: curves show the peak, not the trough.
         last = start + np.searchsorted(design.time[start:stop], grid, side="right") - 1
         source.append(np.concatenate([keep, np.repeat(last, n_outputs)]))
-        is_grid.append(np.repeat([0, 1], [len(keep), n_grid * n_outputs]))
+        is_grid.append(np.repeat([0, 1], [len(keep), len(grid) * n_outputs]))
         time.append(np.concatenate([design.time[keep], np.repeat(grid, n_outputs)]))
         output.append(
-            np.concatenate([np.zeros(len(keep), int), np.tile(np.arange(1, n_outputs + 1), n_grid)])
+            np.concatenate([np.zeros(len(keep), int), np.tile(np.arange(1, n_outputs + 1), len(grid))])
         )
     columns = [np.concatenate(part) for part in (source, is_grid, time, output)]
     order = np.lexsort((columns[3], columns[2], columns[1], columns[0]))
@@ -214,6 +215,16 @@ def dense_design(design: Design, n_outputs: int, n_grid: int) -> tuple[Design, A
     fields["kind"][grid_row == 1] = EventKind.OBSERVATION
     fields["time"], fields["output"] = when, outputs
     return Design(**fields), origin
+
+
+def _grid(design: Design, start: int, stop: int, n_grid: int) -> Array:
+    """Regular times of one stretch between resets, and those where a curve jumps or bends."""
+    first, last = design.time[start], design.time[stop - 1]
+    dosed = start + np.flatnonzero(design.is_dose[start:stop])
+    bends = np.concatenate([design.time[dosed], (design.time + design.duration)[dosed]])
+    bends = np.concatenate([bends - 1e-6 * (last - first), bends])
+    inside = bends[(bends > first) & (bends < last)]
+    return np.unique(np.concatenate([np.linspace(first, last, n_grid), inside]))
 
 
 def pick_subjects(ids: Sequence[str], grades: Sequence[str], n_max: int) -> list[int]:

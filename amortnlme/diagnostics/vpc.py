@@ -27,7 +27,7 @@ class VisualPredictiveCheck:
     levels : tuple of float
         Percentile levels, as fractions.
     observed, lower, median, upper : ndarray, shape (n_levels, n_bins)   [output unit]
-        nan where the percentile lies among censored values.
+        -inf where the percentile lies among censored values, nan in empty bins.
     censored : ndarray, shape (4, n_bins) or None
         Observed, lower, median and upper fraction below the quantification limit.
     time, value : ndarray, shape (n_observations,)
@@ -55,7 +55,7 @@ class VisualPredictiveCheck:
 
     def share_inside(self) -> float:
         """Share of the observed percentiles that lie within their bands; nan if none is defined."""
-        known = np.isfinite(self.observed) & np.isfinite(self.lower) & np.isfinite(self.upper)
+        known = ~np.isnan(self.observed)
         inside = (self.observed >= self.lower) & (self.observed <= self.upper)
         return float(inside[known].mean()) if known.any() else float("nan")
 
@@ -216,17 +216,15 @@ def _summarize(value: Array, simulated: Array, levels: tuple[float, ...], tail: 
     observed = _percentiles(value, levels)
     each = _percentiles(simulated, levels)
     band = np.quantile(each, [tail, 0.5, 1.0 - tail], axis=1, method="inverted_cdf")
-    return observed, *(np.where(np.isfinite(row), row, np.nan) for row in band)
+    return observed, *band
 
 
 def _percentiles(value: Array, levels: tuple[float, ...]) -> Array:
-    """Percentiles along the last axis; those that touch a censored value are -inf (nan for data)."""
-    if np.isfinite(value).all():
-        return np.quantile(value, levels, axis=-1)
+    """Percentiles along the last axis; interpolation that touches a censored value gives -inf."""
     with np.errstate(invalid="ignore"):
         result = np.quantile(value, levels, axis=-1)
-    result = np.where(np.isfinite(result), result, -np.inf)
-    return np.where(np.isfinite(result), result, np.nan) if value.ndim == 1 else result
+    # -inf - (-inf) is nan within the interpolation.
+    return np.where(np.isfinite(result), result, -np.inf)
 
 
 def _censored(

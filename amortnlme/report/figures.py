@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -151,21 +151,26 @@ def panel_grid(n_rows: int, n_columns: int, size: PanelSize) -> tuple[Figure, li
     return figure, axes
 
 
-def shared_legend(figure: Figure, panel: Axes, size: PanelSize) -> None:
-    """Put the legend of one panel above all panels.
+def shared_legend(figure: Figure, panels: Sequence[Axes], size: PanelSize) -> None:
+    """Put one legend above all panels.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-    panel : matplotlib.axes.Axes
-        Its labeled artists are shown.
+    panels : sequence of matplotlib.axes.Axes
+        Their labeled artists are shown, each label once.
     size : PanelSize
         Must have been made with a `header`.
     """
-    handles, labels = panel.get_legend_handles_labels()
+    found: dict[str, Any] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            found.setdefault(label, handle)
     figure.legend(
-        handles, labels, loc="upper left", bbox_to_anchor=(size.left / figure.get_figwidth(), 1.0),
-        ncols=len(labels), borderaxespad=0.15, handlelength=1.8, columnspacing=1.6,
+        list(found.values()), list(found), ncols=len(found), loc="upper left",
+        bbox_to_anchor=(size.left / figure.get_figwidth(), 1.0), borderaxespad=0.15, handlelength=1.8,
+        columnspacing=1.6,
     )  # fmt: skip
 
 

@@ -58,16 +58,23 @@ def predictive_checks(checks: Sequence[VisualPredictiveCheck], time_label: str, 
         panel.set_title("Prediction-corrected VPC" if check.prediction_corrected else "VPC")
         label = f"prediction-corrected {output_label}" if check.prediction_corrected else output_label
         panel.set(xlabel=time_label, ylabel=label)
-        if censored:
-            _censored_panel(axes[1][j], check)
-            axes[1][j].set(xlabel=time_label, ylabel="fraction BLQ")
-    shared_legend(figure, axes[0][0], _VPC_SIZE)
+    for j, panel in enumerate(axes[1] if censored else ()):
+        if j > 0:
+            panel.remove()  # prediction correction does not change what is below the limit
+            continue
+        _censored_panel(panel, checks[0])
+        panel.set(title="Below the limit of quantification", xlabel=time_label, ylabel="fraction BLQ")
+        panel.set_xlim(axes[0][0].get_xlim())
+    shared_legend(figure, axes[0], _VPC_SIZE)
     return figure
 
 
 def _check_panel(panel: Axes, check: VisualPredictiveCheck) -> None:
     n_levels = len(check.levels)
     middle = n_levels // 2
+    seen = check.value[np.isfinite(check.value)]
+    ends = np.concatenate([check.lower[np.isfinite(check.lower)], seen])
+    bottom = min(0.0, float(ends.min(initial=0.0)))
     for k in range(n_levels):
         color = TREND if k == middle else INDIVIDUAL
         name = None
@@ -75,17 +82,18 @@ def _check_panel(panel: Axes, check: VisualPredictiveCheck) -> None:
             name = "simulated median"
         elif k == 0:
             name = f"simulated {100 * check.levels[0]:g}th, {100 * check.levels[-1]:g}th percentile"
-        panel.fill_between(check.center, check.lower[k], check.upper[k], color=color, alpha=0.2, lw=0,
+        # A band that reaches below the limit of quantification is drawn down to the axis.
+        low = np.where(np.isneginf(check.lower[k]) & np.isfinite(check.upper[k]), bottom, check.lower[k])
+        panel.fill_between(check.center, low, check.upper[k], color=color, alpha=0.2, lw=0,
                            label=f"{name} ({100 * check.band:g} % band)" if name else None)  # fmt: skip
     panel.plot(check.time, check.value, "o", ms=2.8, mfc=DATA, mec="none", alpha=0.4, label="observations")
     for k in range(n_levels):
         style = "-" if k == middle else (0, (4, 2))
         label = {middle: "observed median", 0: "observed outer percentiles"}.get(k)
-        panel.plot(check.center, check.observed[k], color=DATA, lw=1.4, ls=style, label=label)
-    shown = [part[np.isfinite(part)] for part in (check.value, check.upper)]
-    high = max(float(part.max()) for part in shown if len(part))
-    low = min(0.0, float(np.nanmin(check.lower)), float(check.value.min()) if len(check.value) else 0.0)
-    panel.set_ylim(low, 1.05 * high)
+        line = np.where(np.isfinite(check.observed[k]), check.observed[k], np.nan)
+        panel.plot(check.center, line, color=DATA, lw=1.4, ls=style, label=label)
+    high = max(float(seen.max(initial=0.0)), float(check.upper[np.isfinite(check.upper)].max(initial=0.0)))
+    panel.set_ylim(bottom, 1.05 * high if high > bottom else bottom + 1.0)
     for edge in check.edges:
         panel.plot([edge, edge], [0.0, 0.02], color=REFERENCE, lw=0.8, transform=panel.get_xaxis_transform())
 
@@ -243,5 +251,5 @@ def traces(series: Mapping[str, Mapping[str, Array]]) -> Figure:
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for panel in flat[len(series) :]:
         panel.remove()
-    shared_legend(figure, flat[0], size)
+    shared_legend(figure, flat[: len(series)], size)
     return figure

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from amortnlme.population.estimates import Estimate
 
 Array = np.ndarray
-_SIZE = PanelSize(width=2.02, height=1.6)
+_PAGE_INCHES = 10.64
+
+
+def _size(n_columns: int) -> PanelSize:
+    """Panels that fill the width of the page, never wider than a third of it."""
+    return PanelSize(width=_PAGE_INCHES / max(n_columns, 3) - 0.64, height=1.6)
 
 
 @house_style()
@@ -49,7 +54,8 @@ def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkag
     """
     n, r = eta.shape
     # Two effects fit side by side with their QQ plots; more go below each other.
-    figure, axes = panel_grid(1, 2 * r, _SIZE) if r <= 2 else panel_grid(2, r, _SIZE)
+    n_rows, n_columns = (1, 2 * r) if r <= 2 else (2, r)
+    figure, axes = panel_grid(n_rows, n_columns, _size(n_columns))
     for j, name in enumerate(names):
         reach = 1.1 * max(float(np.abs(eta[:, j]).max()), 2.6 * float(omega_sd[j]), 1e-6)
         top, bottom = (axes[0][2 * j], axes[0][2 * j + 1]) if r <= 2 else (axes[0][j], axes[1][j])
@@ -114,7 +120,7 @@ def eta_against_covariates(eta: Array, names: Sequence[str], covariates: pd.Data
 def _panels(n: int, n_columns: int) -> tuple[Figure, list[Axes]]:
     """Make n panels row by row, without empty ones at the end."""
     n_columns = min(n, n_columns)
-    figure, axes = panel_grid(-(-n // n_columns), n_columns, _SIZE)
+    figure, axes = panel_grid(-(-n // n_columns), n_columns, _size(n_columns))
     flat = [panel for line in axes for panel in line]
     for panel in flat[n:]:
         panel.remove()
@@ -190,7 +196,7 @@ def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Es
     n_rows = -(-len(shown) // 5)
     n_columns = -(-len(shown) // n_rows)
     height = 0.22 * len(labels) + 0.15
-    width = 10.6 / max(n_columns, 4) - 0.45
+    width = _PAGE_INCHES / max(n_columns, 4) - 0.45
     size = PanelSize(width, height, left=0.12, right=0.33, bottom=0.34, top=0.26, header=0.28)
     figure, axes = panel_grid(n_rows, n_columns, size)
     flat = [panel for line in axes for panel in line]

@@ -114,7 +114,7 @@ def individual_fits(curves: Sequence[IndividualCurve], time_label: str, output_l
             panel.tick_params(labelbottom=False)
     for panel in flat[len(curves) :]:
         panel.remove()
-    shared_legend(figure, flat[0], _SIZE)
+    shared_legend(figure, flat[: len(curves)], _SIZE)
     return figure
 
 

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray
-_SIZE = PanelSize(width=2.02, height=1.78)
+_SIZE = PanelSize(width=2.02, height=1.62, bottom=0.44)
+# Residuals in the order of the rows, with the prediction they are drawn against.
+_ORDER = {"NPDE": "PRED", "IWRES": "IPRED", "CWRES": "PRED"}
 
 
 @house_style()
 def goodness_of_fit(rows: pd.DataFrame, time_label: str, output_label: str) -> Figure:
-    """Draw the eight standard goodness-of-fit panels of one fit.
+    """Draw the twelve standard goodness-of-fit panels of one fit.
 
     Parameters
     ----------
@@ -42,31 +44,30 @@ def goodness_of_fit(rows: pd.DataFrame, time_label: str, output_label: str) -> F
     Returns
     -------
     matplotlib.figure.Figure
-        Top: DV against PRED and IPRED, |IWRES| against IPRED, normal QQ of CWRES and NPDE. Bottom:
-        CWRES and NPDE against time and PRED.
+        First column: DV against PRED and IPRED, |IWRES| against IPRED. Then a row each of NPDE, IWRES, CWRES:
+        against time, against the prediction they belong to, and in a normal QQ plot.
     """
-    time, dv = rows["TIME"].to_numpy(float), rows["DV"].to_numpy(float)
-    pred, ipred = rows["PRED"].to_numpy(float), rows["IPRED"].to_numpy(float)
-    iwres, cwres = rows["IWRES"].to_numpy(float), rows["CWRES"].to_numpy(float)
-    npde = rows["NPDE"].to_numpy(float)
-    figure, axes = panel_grid(2, 4, _SIZE)
-    _against_identity(axes[0][0], pred, dv, POPULATION)
-    axes[0][0].set(title="Population", xlabel=f"PRED, {output_label}", ylabel=f"DV, {output_label}")
-    _against_identity(axes[0][1], ipred, dv, INDIVIDUAL)
-    axes[0][1].set(title="Individual", xlabel=f"IPRED, {output_label}", ylabel=f"DV, {output_label}")
-    _scatter(axes[0][2], ipred, np.abs(iwres))
-    axes[0][2].set(title="Residual error model", xlabel=f"IPRED, {output_label}", ylabel="|IWRES|")
-    axes[0][2].set_ylim(bottom=0.0)
-    _normal_quantiles(axes[0][3], {"CWRES": cwres, "NPDE": npde})
-    panels = (
-        ("CWRES", cwres, time, time_label),
-        ("CWRES", cwres, pred, f"PRED, {output_label}"),
-        ("NPDE", npde, time, time_label),
-        ("NPDE", npde, pred, f"PRED, {output_label}"),
-    )
-    for panel, (name, value, x, label) in zip(axes[1], panels, strict=True):
-        _residual_panel(panel, x, value)
-        panel.set(title=f"{name} vs {'time' if x is time else 'PRED'}", xlabel=label, ylabel=name)
+    columns = {name: rows[name].to_numpy(float) for name in ("TIME", "DV", "PRED", "IPRED", *_ORDER)}
+    figure, axes = panel_grid(3, 4, _SIZE)
+    for panel, (name, title, color) in zip(
+        (axes[0][0], axes[1][0]),
+        (("PRED", "Population", POPULATION), ("IPRED", "Individual", INDIVIDUAL)),
+        strict=True,
+    ):
+        _against_identity(panel, columns[name], columns["DV"], color)
+        panel.set(title=title, xlabel=f"{name}, {output_label}", ylabel=f"DV, {output_label}")
+    spread = axes[2][0]
+    _scatter(spread, columns["IPRED"], np.abs(columns["IWRES"]))
+    spread.set(title="Residual error model", xlabel=f"IPRED, {output_label}", ylabel="|IWRES|")
+    spread.set_ylim(bottom=0.0)
+    for line, (name, prediction) in zip(axes, _ORDER.items(), strict=True):
+        residual = columns[name]
+        _residual_panel(line[1], columns["TIME"], residual)
+        line[1].set(title=f"{name} vs time", xlabel=time_label, ylabel=name)
+        _residual_panel(line[2], columns[prediction], residual)
+        line[2].set(title=f"{name} vs {prediction}", xlabel=f"{prediction}, {output_label}", ylabel=name)
+        _normal_quantiles(line[3], residual)
+        line[3].set(title=f"{name}, normal QQ", xlabel="normal quantile", ylabel=name)
     return figure
 
 
@@ -98,17 +99,11 @@ def _residual_panel(panel: Axes, x: Array, residual: Array) -> None:
     panel.set_ylim(-reach, reach)
 
 
-def _normal_quantiles(panel: Axes, residuals: dict[str, Array]) -> None:
-    reach = 3.2
-    for (name, value), color in zip(residuals.items(), (INDIVIDUAL, TREND), strict=False):
-        ordered = np.sort(value[np.isfinite(value)])
-        if len(ordered) == 0:
-            continue
-        expected = ndtri((np.arange(1, len(ordered) + 1) - 0.5) / len(ordered))
-        panel.plot(expected, ordered, "o", ms=2.8, mfc=color, mec="none", alpha=0.7, label=name)
-        reach = max(reach, 1.08 * float(np.abs(ordered).max()))
+def _normal_quantiles(panel: Axes, residual: Array) -> None:
+    ordered = np.sort(residual[np.isfinite(residual)])
+    expected = ndtri((np.arange(1, len(ordered) + 1) - 0.5) / max(len(ordered), 1))
+    reach = max(3.2, 1.08 * float(np.abs(ordered).max(initial=0.0)))
     panel.plot([-reach, reach], [-reach, reach], color=REFERENCE, lw=1.0, zorder=1)
+    panel.plot(expected, ordered, "o", ms=3.2, mfc=DATA, mec="none", alpha=0.55)
     panel.set_xlim(-3.2, 3.2)
     panel.set_ylim(-reach, reach)
-    panel.legend(loc="upper left", borderaxespad=0.1, handletextpad=0.1, labelspacing=0.2)
-    panel.set(title="Normal QQ", xlabel="normal quantile", ylabel="CWRES, NPDE")

@@ -46,12 +46,15 @@ def individual_table(
             header.append(Cell(name, f"{'EBE' if kind == 'mode' else 'mean'}, {units[name]}"))
         else:
             header.append(Cell(str(column).replace("eta_", "η ").replace("ofv", "−2LL")))
+    covariates = set(dataset.covariate_names)
     rows = []
     for subject_id, values in frame.head(MAX_INDIVIDUAL_ROWS).iterrows():
         line: list[str | Cell] = [str(subject_id)]
         for name, value in values.items():
             if name == "trust":
                 line.append(Cell(str(value), tag=str(value)))
+            elif name in covariates:
+                line.append(f"{float(value):.4g}")
             else:
                 line.append(fixed(float(value), 1) if name == "ofv" else significant(float(value)))
         rows.append(row(line))

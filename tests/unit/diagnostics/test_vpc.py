@@ -83,8 +83,9 @@ def test_vpc_ranks_censored_values_below_all_others_and_reports_their_share():
     )
     check = visual_predictive_check(censored, replicates)
     full = visual_predictive_check(study, replicates)
-    # Percentiles above the limit are those of the uncensored data; those below are not shown.
+    # Percentiles above the limit are those of the uncensored data; those below are only known to be there.
     shown = np.isfinite(check.observed)
+    assert np.isneginf(check.observed[~shown]).all()
     np.testing.assert_allclose(check.observed[shown], full.observed[shown])
     assert (full.observed[~shown] < 2.6).all()
     assert not shown[0, -1]

@@ -105,7 +105,8 @@ def _censored_panel(panel: Axes, check: VisualPredictiveCheck) -> None:
     panel.fill_between(check.center, low, high, color=GOOD, alpha=0.25, lw=0)
     panel.plot(check.center, middle, color=GOOD, lw=1.2)
     panel.plot(check.center, observed, "o-", color=DATA, lw=1.2, ms=3.5)
-    panel.set_ylim(-0.02, 1.02)
+    top = min(1.02, max(0.1, 1.25 * float(np.nanmax(check.censored))))
+    panel.set_ylim(-0.02 * top, top)
 
 
 @house_style()

@@ -19,6 +19,7 @@ from amortnlme.report.figures import (
     local_trend,
     panel_grid,
 )
+from amortnlme.report.numbers import fixed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +149,7 @@ def _correlation(x: Array, y: Array) -> str:
     keep = np.isfinite(x) & np.isfinite(y)
     if keep.sum() < 3 or np.ptp(x[keep]) == 0 or np.ptp(y[keep]) == 0:
         return ""
-    return f"r = {np.corrcoef(x[keep], y[keep])[0, 1]:.2f}"
+    return f"r = {fixed(float(np.corrcoef(x[keep], y[keep])[0, 1]))}"
 
 
 @house_style()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 fine, 1 wrong input, 2 the fit did not succeed, 3 an error inside amortnlme (its traceback is
         shown), 130 interrupted.
     """
+    # TensorFlow reports a machine without a GPU driver as an error; whoever wants to see that sets the level.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = app(
             args=None if arguments is None else list(arguments), prog_name="amortnlme", standalone_mode=False

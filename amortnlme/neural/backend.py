@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from amortnlme.core.errors import UsageError
@@ -80,7 +84,7 @@ def _import_quietly(name: str) -> ModuleType:
     flow_logger = logging.getLogger("bayesflow")
     previous = flow_logger.level
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_native_notices():
             # Deprecation notices raised while third-party modules import concern their authors, not our
             # users.
             warnings.simplefilter("ignore")
@@ -104,3 +108,27 @@ def _import_quietly(name: str) -> ModuleType:
         root.setLevel(level)
         flow_logger.setLevel(max(previous, logging.WARNING))
     return keras
+
+
+# Lines that TensorFlow's C++ libraries write before their own log level applies: information (I0000 ...),
+# and the remark that they do so.
+_NATIVE_NOTICE = re.compile(rb"I\d{4} |WARNING: All log messages before absl")
+
+
+@contextmanager
+def _without_native_notices() -> Iterator[None]:
+    """Divert standard error of the process for a moment, and pass on everything but native notices."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as diverted:
+        os.dup2(diverted.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            diverted.seek(0)
+            for line in diverted:
+                if not _NATIVE_NOTICE.match(line):
+                    os.write(2, line)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from amortnlme.cli import main
@@ -107,6 +110,22 @@ def test_a_fit_that_did_not_succeed_ends_in_exit_code_2(study, monkeypatch, caps
     arguments = [study.path("draws.h5"), "--population", study.path("plain.toml"), "--data", "theophylline"]
     assert main(["fit", *arguments]) == 2
     assert FitStatus.NOT_CONVERGED.sentence in capsys.readouterr().out
+
+
+def test_a_verb_that_starts_the_networks_leaves_standard_error_empty(study, tmp_path):
+    """The libraries' start-up notices concern nobody who asked for draws."""
+    arguments = [
+        "sample",
+        study.path("oral"),
+        "theophylline",
+        "--draws",
+        "20",
+        "--out",
+        str(tmp_path / "draws.h5"),
+    ]
+    command = [sys.executable, "-m", "amortnlme", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["one_compartment_oral", "two_compartment_infusion"])

@@ -21,11 +21,12 @@ from amortnlme.core.rng import stream
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnings
 from amortnlme.methods.base import AbstractMethod, FitProblem
+from amortnlme.methods.correction import correct_surrogate
 from amortnlme.methods.density_targets import DensityTarget, SurrogateTarget
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import Verdict, referee
-from amortnlme.methods.refine import Optimum, correct_surrogate, fit_surrogate
+from amortnlme.methods.refine import Optimum, fit_surrogate
 from amortnlme.methods.stopwatch import Stopwatch
 from amortnlme.methods.surrogate import Surrogate, SurrogateLikelihood, build_surrogate
 from amortnlme.population.posterior_draws import PosteriorDraws
@@ -74,7 +75,7 @@ class Amortized(AbstractMethod):
     n_components: int | None = None
     starts: int = 5
     n_points: int = 256
-    max_rounds: int = 8
+    max_rounds: int = 12
     tolerance: float = 0.01
     referee_points: int = 512
     referee_replicates: int = 8

@@ -8,6 +8,7 @@ import numpy as np
 
 from amortnlme.core.errors import DrawsError
 from amortnlme.methods.ebe import IndividualTarget
+from amortnlme.methods.log_sum import log_sum_exp
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 MIN_TAIL = 5
@@ -58,7 +59,7 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     smoothed : ndarray, shape (n_rows, n_points)
-        Normalized log weights (their exponentials sum to one per row).
+        Normalized log weights (their exponentials sum to one per row; all -inf where every weight is zero).
     pareto_k : ndarray, shape (n_rows,)
         Below 0.5 reliable, above 0.7 not; inf where the tail is too short to tell.
 
@@ -69,7 +70,8 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     n_rows, n_points = log_weights.shape
     out = np.where(np.isnan(log_weights), -np.inf, log_weights)
-    out = out - out.max(axis=1, keepdims=True)
+    top = out.max(axis=1, keepdims=True)
+    out = out - np.where(np.isfinite(top), top, 0.0)
     pareto_k = np.full(n_rows, np.inf)
     n_tail = int(np.ceil(min(0.2 * n_points, 3.0 * np.sqrt(n_points))))
     # Weights below the smallest normal number are zero for every purpose here.
@@ -88,8 +90,7 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             quantile = -np.log1p(-probability) if k == 0 else np.expm1(-k * np.log1p(-probability)) / k
             # A smoothed weight above the largest raw one would be an extrapolation.
             out[row, tail] = np.minimum(np.log(quantile * sigma + np.exp(cutoff)), 0.0)
-    top = out.max(axis=1, keepdims=True)
-    return out - top - np.log(np.exp(out - top).sum(axis=1, keepdims=True)), pareto_k
+    return out - np.where(np.isfinite(top), log_sum_exp(out, axis=1)[:, None], 0.0), pareto_k
 
 
 def _fit_generalized_pareto(excess: np.ndarray) -> tuple[float, float]:

@@ -16,7 +16,9 @@ BOUNDARY_COST = 5e-3
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
 #: Furthest move per parameter direction and round, in standard errors.
-REACH = 4.0
+REACH = 3.0
+#: Height, in log-likelihood, of the wall around points without support.
+WALL = 1e6
 
 
 class PopulationObjective(Protocol):
@@ -95,9 +97,13 @@ def minimize_whitened(
         moved = x.copy()
         moved[free] += transform @ z
         value, gradient = negative_value_and_gradient(objective, moved)
+        if not np.isfinite(value):
+            # A finite wall: line searches interpolate back from it, while infinity ends them.
+            return wall, np.zeros(len(z))
         return value, transform.T @ gradient[free]
 
     n = len(free)
+    wall = negative_value_and_gradient(objective, x)[0] + WALL
     best = minimize_multistart(
         function,
         np.zeros((1, n)),

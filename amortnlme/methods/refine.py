@@ -1,4 +1,4 @@
-"""The two optimizations of the amortized method: the surrogate from several starts, then the correction."""
+"""Maximum of a population objective: the surrogate from several starts, and the judgment of any optimum."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from amortnlme.core.status import FitStatus
-from amortnlme.methods.ebe import IndividualTarget
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
-from amortnlme.methods.information import whitening
+from amortnlme.methods.guided_likelihood import GuidedLikelihood
+from amortnlme.methods.information import invert_information, whitening
 from amortnlme.methods.local_search import (
     PopulationObjective,
     information_at,
@@ -21,18 +20,15 @@ from amortnlme.methods.local_search import (
     vanishing_effects,
     wald_covariance,
 )
-from amortnlme.methods.proposals import base_numbers
-from amortnlme.methods.surrogate import SurrogateLikelihood
+from amortnlme.methods.surrogate import SurrogateLikelihood, gaussian_prior_moments
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.posterior_draws import PosteriorDraws
-from amortnlme.population.starts import factor_floor, search_box, start_points
+from amortnlme.population.starts import natural_reach, search_box, start_points
 
 #: A gradient of this many standard errors at the solution still counts as an optimum.
 GRADIENT_LIMIT = 0.02
 #: A placement that still moves the optimum by this many standard errors after all rounds is not converged.
 MOVE_LIMIT = 0.1
-#: The first round and second derivatives use this fraction of the nodes.
-COARSE_RATIO = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +38,10 @@ class Optimum:
     Attributes
     ----------
     x : ndarray, shape (n_x,)
+    value : float
+        -sum_i log L_i there.
+    is_interior : bool
+        No typical value at its limit and an information matrix that identifies every free entry.
     covariance : ndarray or None, shape (n_x, n_x)
     scale : ndarray, shape (n_x,)
         Standard errors, or rough ones where those do not exist.
@@ -56,6 +56,8 @@ class Optimum:
     """
 
     x: np.ndarray
+    value: float
+    is_interior: bool
     covariance: np.ndarray | None
     scale: np.ndarray
     status: FitStatus
@@ -86,7 +88,8 @@ def fit_surrogate(
     from amortnlme.methods._pypesto import minimize_multistart
 
     population = objective.population
-    lower, upper = search_box(population, draws)
+    prior_mean, prior_covariance = gaussian_prior_moments(draws.prior)
+    lower, upper = search_box(population, draws, prior_mean, np.sqrt(np.diagonal(prior_covariance)))
     best = minimize_multistart(
         lambda x: negative_value_and_gradient(objective, x),
         start_points(population, draws, n_starts, rng),
@@ -103,113 +106,65 @@ def fit_surrogate(
         "start_objectives": (2.0 * best.values).tolist(),
     }
     if not np.isfinite(best.value):
-        return _failed(x, trace)
-    return _finish(objective, population, x, _initial_scale(population, draws), 0.0, [trace])
-
-
-def correct_surrogate(
-    *,
-    target: IndividualTarget,
-    population: BoundPopulation,
-    draws: PosteriorDraws,
-    rough: Optimum,
-    rng: np.random.Generator,
-    n_points: int,
-    max_rounds: int,
-    tolerance: float,
-) -> Optimum:
-    """Maximize the importance-sampled likelihood, starting from the surrogate's optimum.
-
-    Parameters
-    ----------
-    target : IndividualTarget
-    population : BoundPopulation
-    draws : PosteriorDraws
-    rough : Optimum
-        Of the surrogate.
-    rng : numpy.random.Generator
-        Drawn from once: all placements share the same base numbers, so that they can settle.
-    n_points, max_rounds, tolerance
-        As in `Amortized`.
-
-    Returns
-    -------
-    Optimum
-    """
-    x = rough.x.copy()
-    floor = factor_floor(population, draws)
-    diagonal = population.chol_diagonal
-    # At a variance of zero the gradient vanishes: lift it, and let the likelihood take it back if it must.
-    x[diagonal] = np.maximum(x[diagonal], floor)
-    free = np.arange(population.n_x)
-    transform = np.diag(np.where(np.isfinite(rough.scale), rough.scale, 1.0))
-    if rough.covariance is not None:
-        transform = np.linalg.cholesky(rough.covariance)
-    base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
-    coarse_base = base.head(max(n_points // COARSE_RATIO, min(n_points, 32)))
-    trace: list[dict[str, Any]] = []
-    start_u, move = None, np.inf
-    for number in range(max_rounds):
-        guide, start_u = place_guide(target, *population.unpack(x), start_u)
-        coarse = GuidedLikelihood(target, population, guide, coarse_base)
-        # The first round only has to come near: a few nodes do, and give the local geometry for the rest.
-        objective = coarse if number == 0 else GuidedLikelihood(target, population, guide, base)
-        if not np.isfinite(negative_value_and_gradient(objective, x)[0]):
-            return _failed(x, {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": None})
-        found = minimize_whitened(objective, x, transform, free)
-        scale = np.sqrt((transform**2).sum(axis=1))
-        new = population.fold_signs(found.x)
-        move = float(np.max(np.abs(new - x) / scale))
-        x = new
-        trace.append(
-            {
-                "stage": f"correction {number + 1}",
-                "x": x.tolist(),
-                "objective": 2.0 * found.value,
-                "n_evaluations": found.n_evaluations,
-                "move_in_se": move,
-            }
-        )
-        if number == 0 or move > 1.0:
-            transform = whitening(information_at(coarse, x, scale, free))
-        elif move < tolerance:
-            break
-    guide, _ = place_guide(target, *population.unpack(x), start_u)
-    scale = np.sqrt((transform**2).sum(axis=1))
-    return _finish(
-        GuidedLikelihood(target, population, guide, base),
-        population,
-        x,
-        scale,
-        move,
-        trace,
-        coarse=GuidedLikelihood(target, population, guide, coarse_base),
+        return failed(x, trace)
+    scale = natural_reach(population, draws) / np.sqrt(population.n_subjects)
+    return finish(
+        objective, population, x, scale, 0.0, [trace], at_limit=_at_limit(population, x, lower, upper)
     )
 
 
-def _finish(
+def _at_limit(population: BoundPopulation, x: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> list[int]:
+    theta = population.theta_slice
+    margin = 1e-6 * (upper[theta] - lower[theta])
+    outside = (x[theta] <= lower[theta] + margin) | (x[theta] >= upper[theta] - margin)
+    return [int(k) for k in np.flatnonzero(outside)]
+
+
+def finish(
     objective: PopulationObjective,
     population: BoundPopulation,
     x: np.ndarray,
     scale: np.ndarray,
     move: float,
     trace: list[dict[str, Any]],
+    *,
+    at_limit: list[int],
     coarse: PopulationObjective | None = None,
 ) -> Optimum:
     """Look for variances at zero, compute the information and judge the optimum.
 
-    `coarse` is a cheaper form of the objective for second derivatives, where a percent does not matter.
+    Parameters
+    ----------
+    objective : PopulationObjective
+    population : BoundPopulation
+    x : ndarray, shape (n_x,)
+        A minimum over all entries that are not at a limit.
+    scale : ndarray, shape (n_x,)
+        Rough standard errors.
+    move : float
+        Last move of the optimum, in standard errors.
+    trace : list of dict
+        Stages so far; a stage for vanishing variances may be added.
+    at_limit : list of int
+        Typical values that were stopped at the limit of the prior.
+    coarse : PopulationObjective, optional
+        A cheaper form of the objective for second derivatives, where a percent does not matter.
+
+    Returns
+    -------
+    Optimum
     """
     coarse = objective if coarse is None else coarse
-    free = np.arange(population.n_x)
+    free = np.setdiff1d(np.arange(population.n_x), at_limit)
     information = information_at(coarse, x, scale, free)
-    warnings: list[str] = []
+    warnings = [_limit_warning(population, x, k) for k in at_limit]
     pinned = vanishing_effects(coarse, population, x)
     if pinned:
         x = x.copy()
         x[pinned] = 0.0
-        free = np.setdiff1d(free, pinned)
-        transform = whitening(information[np.ix_(free, free)])
+        keep = ~np.isin(free, pinned)
+        free = free[keep]
+        transform = whitening(information[np.ix_(keep, keep)])
         found = minimize_whitened(objective, x, transform, free)
         x = population.fold_signs(found.x)
         information = information_at(coarse, x, scale, free)
@@ -217,50 +172,84 @@ def _finish(
         names = ", ".join(population.names[k].removeprefix("chol_") for k in pinned)
         warnings.append(
             f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the "
-            f"optimum. Wald "
-            f"standard errors do not exist there and are not given; simplify the random effects."
+            f"optimum. "
+            f"Wald standard errors do not exist there and are not given; simplify the random effects."
         )
     covariance = wald_covariance(information, free, population.n_x)
     new_scale = scale.copy()
     new_scale[free] = rough_scale(information)
-    gradient = negative_value_and_gradient(objective, x)[1]
+    value, gradient = negative_value_and_gradient(objective, x)
     gradient_norm = float(np.max(np.abs(gradient * new_scale)[free]))
-    status = FitStatus.BOUNDARY if pinned else FitStatus.CONVERGED
-    if covariance is None and not pinned:
+    on_boundary = bool(pinned or at_limit)
+    status, complaints = _judge(on_boundary, covariance is not None, gradient_norm, move)
+    mc_se = None
+    if isinstance(objective, GuidedLikelihood) and covariance is not None:
+        mc_se = np.sqrt(np.diagonal(covariance @ objective.score_noise(x) @ covariance))
+    return Optimum(
+        x=x,
+        value=value,
+        is_interior=not at_limit and invert_information(information) is not None,
+        covariance=covariance,
+        scale=new_scale,
+        status=status,
+        gradient_norm=gradient_norm,
+        last_move=move,
+        mc_se=mc_se,
+        warnings=warnings + complaints,
+        trace=tuple(trace),
+    )
+
+
+def _judge(
+    on_boundary: bool, has_covariance: bool, gradient_norm: float, move: float
+) -> tuple[FitStatus, list[str]]:
+    warnings: list[str] = []
+    status = FitStatus.BOUNDARY if on_boundary else FitStatus.CONVERGED
+    if not has_covariance and not on_boundary:
         warnings.append(
             "[W_FIT_INFORMATION] the observed information is not positive definite: some parameter is not "
-            "identified "
-            "by these data. No standard errors are given; remove covariate effects or random effects."
+            "identified by these data. No standard errors are given; remove covariate effects or random "
+            "effects."
         )
         status = FitStatus.NOT_CONVERGED
     if gradient_norm > GRADIENT_LIMIT or move > MOVE_LIMIT:
         warnings.append(
             f"[W_FIT_NOT_CONVERGED] the optimizer stopped with a gradient of {gradient_norm:.3g} SE and a "
-            f"last move of "
-            f"{move:.3g} SE. Raise max_rounds or n_points."
+            f"last "
+            f"move of {move:.3g} SE. Raise max_rounds or n_points."
         )
         status = FitStatus.NOT_CONVERGED
-    mc_se = None
-    if isinstance(objective, GuidedLikelihood) and covariance is not None:
-        mc_se = np.sqrt(np.diagonal(covariance @ objective.score_noise(x) @ covariance))
-    return Optimum(x, covariance, new_scale, status, gradient_norm, move, mc_se, warnings, tuple(trace))
+    return status, warnings
 
 
-def _initial_scale(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
-    """Rough standard errors before any information is known: spread of individuals over sqrt(n)."""
-    spread = draws.phi.mean(axis=1).std(axis=0) + np.median(draws.phi.std(axis=1), axis=0)
-    spread = spread / np.sqrt(population.n_subjects)
-    scale = np.empty(population.n_x)
-    scale[population.theta_slice] = spread
-    for c, p in enumerate(population.covariate_index):
-        scale[population.d + c] = spread[p] / population.regressors[:, c].std()
-    scale[population.chol_slice] = spread[population.chol_row]
-    return scale
+def _limit_warning(population: BoundPopulation, x: np.ndarray, k: int) -> str:
+    value = float(population.parameters.to_psi(x[population.theta_slice])[k])
+    name = population.parameters.names[k]
+    return (
+        f"[W_FIT_AT_LIMIT] the typical value of {name} was stopped at {value:.3g}, as far from the prior as "
+        f"the "
+        f"estimator can be trusted: the data ask for an extreme value (a residual SD near zero, say) or "
+        f"hardly "
+        f"inform it. No standard errors are given; simplify the model or train under another prior."
+    )
 
 
-def _failed(x: np.ndarray, entry: dict[str, Any]) -> Optimum:
+def failed(x: np.ndarray, entry: dict[str, Any]) -> Optimum:
+    """Wrap a point at which the objective is not finite.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n_x,)
+    entry : dict
+        Last entry of the trace.
+
+    Returns
+    -------
+    Optimum
+        With status `failed`.
+    """
     warning = (
         "[W_FIT_NO_SUPPORT] the objective is not finite: some subject has no support under the population."
     )
     scale = np.ones(len(x))
-    return Optimum(x, None, scale, FitStatus.FAILED, np.inf, np.inf, None, [warning], (entry,))
+    return Optimum(x, np.inf, False, None, scale, FitStatus.FAILED, np.inf, np.inf, None, [warning], (entry,))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from amortnlme.population.bound_population import BoundPopulation
+from amortnlme.population.effects import CENTERS
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 #: Smallest starting SD of a random effect, as a share of the typical individual posterior SD.
 FLOOR_SHARE = 0.5
+#: Typical values stay within this many prior SDs of the prior mean.
+PRIOR_REACH = 5.0
 
 
 def moment_start(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
@@ -91,8 +94,60 @@ def start_points(
     return starts
 
 
-def search_box(population: BoundPopulation, draws: PosteriorDraws) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds for the search: generous multiples of the spread of all draws.
+def search_box(
+    population: BoundPopulation, draws: PosteriorDraws, prior_mean: np.ndarray, prior_sd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds for the search: generous multiples of the spread of all draws, within the support of the prior.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    draws : PosteriorDraws
+    prior_mean, prior_sd : ndarray, shape (d,)
+
+    Returns
+    -------
+    lower, upper : ndarray, shape (n_x,)
+    """
+    reach = natural_reach(population, draws)
+    lower, upper = -10.0 * reach, 10.0 * reach
+    center = draws.phi.mean(axis=(0, 1))
+    low, high = theta_limits(population, prior_mean, prior_sd)
+    theta = population.theta_slice
+    lower[theta] = np.maximum(center + lower[theta], low)
+    upper[theta] = np.minimum(center + upper[theta], high)
+    lower[population.chol_diagonal] = 0.0
+    return lower, upper
+
+
+def theta_limits(
+    population: BoundPopulation, prior_mean: np.ndarray, prior_sd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of typical values: `PRIOR_REACH` prior SDs, outside of which no posterior was trained.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    prior_mean, prior_sd : ndarray, shape (d,)
+
+    Returns
+    -------
+    lower, upper : ndarray, shape (d,)
+        Infinite for parameters with a covariate centered on a given number: their typical value is that of a
+        subject who need not exist.
+    """
+    lower, upper = prior_mean - PRIOR_REACH * prior_sd, prior_mean + PRIOR_REACH * prior_sd
+    far = [
+        p
+        for p, e in zip(population.covariate_index, population.covariates, strict=True)
+        if e.center not in CENTERS
+    ]
+    lower[far], upper[far] = -np.inf, np.inf
+    return lower, upper
+
+
+def natural_reach(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
+    """Distance over which each population parameter can plausibly move: the spread of all draws.
 
     Parameters
     ----------
@@ -101,19 +156,11 @@ def search_box(population: BoundPopulation, draws: PosteriorDraws) -> tuple[np.n
 
     Returns
     -------
-    lower, upper : ndarray, shape (n_x,)
+    ndarray, shape (n_x,)
     """
-    flat = draws.phi.reshape(-1, draws.d)
-    center, scale = flat.mean(axis=0), flat.std(axis=0) + 1e-6
-    lower, upper = np.full(population.n_x, -np.inf), np.full(population.n_x, np.inf)
-    lower[population.theta_slice], upper[population.theta_slice] = (
-        center - 10.0 * scale,
-        center + 10.0 * scale,
-    )
-    for c, p in enumerate(population.covariate_index):
-        reach = 20.0 * scale[p] / max(float(population.regressors[:, c].std()), 1e-12)
-        lower[population.d + c], upper[population.d + c] = -reach, reach
-    reach = 5.0 * scale[population.chol_row]
-    lower[population.chol_slice], upper[population.chol_slice] = -reach, reach
-    lower[population.chol_diagonal] = 0.0
-    return lower, upper
+    spread = draws.phi.reshape(-1, draws.d).std(axis=0) + 1e-6
+    reach = np.empty(population.n_x)
+    reach[population.theta_slice] = spread
+    reach[population.beta_slice] = spread[population.covariate_index] / population.regressors.std(axis=0)
+    reach[population.chol_slice] = spread[population.chol_row]
+    return reach

@@ -47,7 +47,7 @@ _RC: Any = {
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": True,
+    "axes.grid": False,  # `write_ticks` draws it
     "axes.axisbelow": True,
     "axes.unicode_minus": False,
     "grid.color": GRID,

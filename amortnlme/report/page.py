@@ -18,6 +18,7 @@ from amortnlme.core.files import write_text_atomic
 from amortnlme.core.rng import stream
 from amortnlme.diagnostics.compare import fit_labels
 from amortnlme.diagnostics.curves import conditional_draws, subject_curves
+from amortnlme.diagnostics.importance_table import DrawChecks, check_draws
 from amortnlme.diagnostics.tables import diagnose
 from amortnlme.report import fit_figures as figures
 from amortnlme.report.content import picture
@@ -31,7 +32,7 @@ from amortnlme.report.estimate_tables import (
 )
 from amortnlme.report.plots_effects import estimates_across_fits
 from amortnlme.report.provenance_section import individual_table, provenance_section
-from amortnlme.report.trust_section import DrawChecks, check_draws, grade_counts, trust_section
+from amortnlme.report.trust_section import grade_counts, trust_section
 from amortnlme.report.verdict import Verdict, judge
 
 if TYPE_CHECKING:

@@ -4,84 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from amortnlme.core.errors import UsageError
-from amortnlme.core.rng import stream
 from amortnlme.diagnostics.calibration import coverage_from_ranks, ecdf_difference
-from amortnlme.diagnostics.trust import SubjectTrust, TrustThresholds, grade_subjects
-from amortnlme.diagnostics.two_sample import marginal_wasserstein
-from amortnlme.methods.importance import importance_correct
+from amortnlme.diagnostics.importance_table import DrawChecks
+from amortnlme.diagnostics.trust import TrustThresholds
 from amortnlme.report.content import Cell, Picture, Table, cells, facts, picture, row
 from amortnlme.report.estimate_tables import ordered_names, pretty
 from amortnlme.report.numbers import MISSING, fixed, percent, significant
 from amortnlme.report.plots_checks import calibration_figure, trust_figure
 
 if TYPE_CHECKING:
-    from amortnlme.data.dataset import Dataset
     from amortnlme.methods.population_fit import PopulationFit
-    from amortnlme.model.individual import IndividualModel
-    from amortnlme.population.posterior_draws import PosteriorDraws
-
-_CORRECTION_KEY = 62
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DrawChecks:
-    """What is known about the draws of every subject.
-
-    Attributes
-    ----------
-    subjects : tuple of SubjectTrust
-    shift : ndarray, shape (n_subjects, d), or None   [posterior SDs]
-        Distance of every marginal from raw to likelihood-corrected draws.
-    n_draws : int
-    corrected : bool
-        Whether the model has a likelihood to correct with.
-    """
-
-    subjects: tuple[SubjectTrust, ...]
-    shift: np.ndarray | None
-    n_draws: int
-    corrected: bool
-
-
-def check_draws(draws: PosteriorDraws, model: IndividualModel, dataset: Dataset, seed: int) -> DrawChecks:
-    """Correct the draws by the exact likelihood, where there is one, and grade every subject.
-
-    Parameters
-    ----------
-    draws : PosteriorDraws
-    model : IndividualModel
-    dataset : Dataset
-        Of the draws.
-    seed : int
-
-    Returns
-    -------
-    DrawChecks
-    """
-    rejected = np.asarray(draws.n_rejected if draws.n_rejected is not None else np.zeros(draws.n_subjects))
-    rejected_share = rejected / (rejected + draws.n_draws)
-    ess_share = khat = shift = None
-    corrected = "likelihood" in model.capabilities
-    if corrected:
-        result = importance_correct(draws, model.bind(dataset), stream(seed, _CORRECTION_KEY))
-        ess_share, khat = result.ess / draws.n_draws, result.pareto_k
-        shift = np.stack(
-            [marginal_wasserstein(draws.phi[i], result.draws.phi[i]) for i in range(draws.n_subjects)]
-        )
-    subjects = grade_subjects(
-        draws.subject_ids,
-        out_of_domain=draws.out_of_domain,
-        rejected_share=rejected_share,
-        ess_share=ess_share,
-        pareto_k=khat,
-    )
-    return DrawChecks(subjects, shift, draws.n_draws, corrected)
 
 
 def trust_section(

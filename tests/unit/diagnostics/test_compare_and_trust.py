@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from unit.diagnostics.linear_study import make_fit, make_study
+from unit.diagnostics.linear_study import make_draws, make_fit, make_study
 
 from amortnlme.core.errors import FitError, UsageError
 from amortnlme.diagnostics.compare import compare, fit_labels
+from amortnlme.diagnostics.importance_table import check_draws, importance_table
 from amortnlme.diagnostics.trust import TrustGrade, grade_subjects
 from amortnlme.population.effects import RandomEffects
 from amortnlme.population.population_model import PopulationModel
@@ -95,3 +96,46 @@ def test_grades_refuse_inputs_of_another_length():
     with pytest.raises(UsageError) as caught:
         grade_subjects(["A", "B"], ess_share=[0.5])
     assert caught.value.code == "E_TRUST_SHAPE"
+
+
+def test_importance_table_shows_the_checks_of_every_subject():
+    _, model, dataset = make_study(np.random.default_rng(1), n_subjects=4)
+    draws = make_draws(dataset, np.random.default_rng(2))
+    checks = check_draws(draws, model, dataset, seed=0)
+    table = importance_table(checks, draws.parameters.names)
+    assert list(table.index) == list(dataset.ids)
+    assert table.loc["S2", "trust"] == "amber"
+    assert "25 observations" in table.loc["S2", "remarks"]
+    assert table.loc["S1", "rejected_share"] == pytest.approx(12 / 412)
+    assert (table[["shift_b0", "shift_b1", "shift_a"]] >= 0.0).all(axis=None)
+
+
+def test_draws_that_are_too_wide_are_seen_by_their_effective_share():
+    """Draws with twice the posterior SD, and their true density.
+
+    For c = 2 in two normal coordinates E[w^2] = (c^2 / sqrt(2 c^2 - 1))^2 = 16 / 7, and ESS / M = 7 / 16.
+    With E[w^4] = (c^3 / sqrt(4 - 3 / c^2))^2 = 19.7 the relative SDs of mean w^2 and of (mean w)^2 at
+    M = 40,000 are 0.0083 and 0.0113; their sum times 4.2 (false-alarm rate 1e-4 over four subjects) is the
+    tolerance.
+    """
+    _, model, dataset = make_study(np.random.default_rng(1), n_subjects=4)
+    exact = make_draws(dataset, np.random.default_rng(2), n_draws=40_000)
+    phi = np.array(exact.phi)
+    log_a = phi[..., 2] - np.log(0.4)
+    log_q = exact.log_q + 0.5 * (log_a / 0.2) ** 2 + np.log(0.2) + 0.5 * np.log(2 * np.pi)
+    phi[..., 2] = np.log(0.4)
+    right = _with_phi(exact, phi, log_q)
+    assert [s.ess_share for s in check_draws(right, model, dataset, seed=0).subjects] == pytest.approx(
+        [1.0] * 4
+    )
+    center = phi[..., :2].mean(axis=1, keepdims=True)
+    phi[..., :2] = center + 2.0 * (phi[..., :2] - center)
+    # The density of a stretched draw is that of the draw it was stretched from, over the factor of area.
+    wide = check_draws(_with_phi(exact, phi, log_q - np.log(4.0)), model, dataset, seed=0)
+    share = np.array([s.ess_share for s in wide.subjects])
+    np.testing.assert_allclose(share, 7.0 / 16.0, rtol=4.2 * (0.0083 + 0.0113))
+
+
+def _with_phi(draws, phi, log_q):
+    log_prior = draws.prior.log_prob(phi.reshape(-1, 3)).reshape(log_q.shape)
+    return replace(draws, phi=phi, log_q=log_q, log_prior=log_prior)

@@ -24,13 +24,14 @@ def run(
     """
     with reply("calibrate", json_path) as answer:
         from amortnlme.cli.tables import say, show_table
+        from amortnlme.neural.artefact import store_calibration
         from amortnlme.neural.calibrate import calibrate
         from amortnlme.neural.estimator import Estimator
 
         loaded = Estimator.load(estimator)
         document = calibrate(loaded, n, seed).to_dict()
         if Path(estimator).is_dir():
-            loaded.with_calibration(document).save(estimator)
+            store_calibration(estimator, document)
         answer.result = document
         show_table(
             ["parameter", "coverage 50 %", "80 %", "95 %", "contraction", "recovery", "p of uniform ranks"],

@@ -57,8 +57,9 @@ def save_artefact(estimator: Estimator, path: Path) -> None:
     # Without its checksums a half-replaced artefact cannot be loaded.
     (path / CHECKSUMS).unlink(missing_ok=True)
     network = estimator.network
-    labels = [f"{number:03d}:{_label(weight)}" for number, weight in enumerate(network.weights)]
-    arrays = dict(zip(labels, network.get_weights(), strict=True))
+    # Numbers, not layer names: those carry counters of the process that trained.
+    labels = [f"weight-{number:03d}" for number in range(len(network.weights))]
+    arrays = dict(zip(labels, estimator.weights(), strict=True))
     write_h5_atomic(path / WEIGHTS, arrays, {"kind": _WEIGHTS_KIND})
     write_json_atomic(path / CONFIG, _config(estimator))
     make_sentinel(estimator, path / SENTINEL)
@@ -216,7 +217,7 @@ def _config(estimator: Estimator) -> dict[str, Any]:
             "training_set": record.training_set,
             "seed": record.seed,
             "spec": record.spec.to_config(),
-            "backend": backend,
+            "backend": record.backend,
         },
         "fingerprint": estimator.fingerprint,
         "versions": versions,
@@ -247,7 +248,10 @@ def _rebuild(config: Mapping[str, Any], model: IndividualModel | None) -> Estima
     network, training = config["network"], config["training"]
     encoder = EventEncoder.from_config(network["encoder"], NetworkSpec.from_config(network["spec"]))
     record = TrainingRecord(
-        str(training["training_set"]), int(training["seed"]), TrainingSpec.from_config(training["spec"])
+        str(training["training_set"]),
+        int(training["seed"]),
+        TrainingSpec.from_config(training["spec"]),
+        str(training["backend"]),
     )
     return Estimator.untrained(model, encoder, record, seed=record.seed)
 
@@ -293,10 +297,6 @@ def _load_weights(network: Any, path: Path) -> None:
     network.set_weights(values)
 
 
-def _label(weight: Any) -> str:
-    return str(weight.path).replace("/", ".")
-
-
 def _history_csv(history: tuple[dict[str, float], ...]) -> str:
     out = io.StringIO()
     if history:
@@ -309,7 +309,9 @@ def _history_csv(history: tuple[dict[str, float], ...]) -> str:
 
 def _read_history(path: Path) -> list[dict[str, float]]:
     rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    return [{key: float(value) for key, value in row.items()} for row in rows]
+    return [
+        {key: int(value) if value.isdecimal() else float(value) for key, value in row.items()} for row in rows
+    ]
 
 
 def _through_json(config: Any) -> Any:

@@ -30,11 +30,12 @@ _MAX_ROUNDS = 50
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """Where an estimator comes from: training-set fingerprint, seed and options."""
+    """Where an estimator comes from: training-set fingerprint, seed, options and training backend."""
 
     training_set: str
     seed: int
     spec: TrainingSpec
+    backend: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +137,15 @@ class Estimator:
     @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the model, the encoder and the weights."""
-        weights = fingerprint_arrays(*(np.asarray(value) for value in self.network.get_weights()))
+        weights = fingerprint_arrays(*self.weights())
         return fingerprint_json(
             {"model": self.model.fingerprint, "network": self.network_config(), "weights": weights}
         )
+
+    def weights(self) -> list[np.ndarray]:
+        """Network weights in storage types: backends keep permutations in different integers."""
+        values = (np.asarray(value) for value in self.network.get_weights())
+        return [value.astype(np.float32 if value.dtype.kind == "f" else np.int32) for value in values]
 
     def network_config(self) -> dict[str, Any]:
         """JSON-able options and constants of network and encoder."""

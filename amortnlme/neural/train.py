@@ -76,7 +76,10 @@ def train(
     encoder = _pilot_encoder(training_set, model, network_spec, training_spec.pilot_rows)
     shards = EncodedShards(training_set, encoder, training_spec.validation_rows)
     estimator = Estimator.untrained(
-        model, encoder, TrainingRecord(training_set.fingerprint, seed, training_spec), seed=seed
+        model,
+        encoder,
+        TrainingRecord(training_set.fingerprint, seed, training_spec, backend_name()),
+        seed=seed,
     )
     network = estimator.network
     steps = training_spec.epochs * max(shards.n_training // training_spec.batch_size, 1)

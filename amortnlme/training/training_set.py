@@ -109,6 +109,9 @@ class TrainingSet:
                 )
         folder = Path(path)
         header = _header(model, n, seed, shard_size)
+        # A killed run leaves unfinished temporary files behind; they hold nothing.
+        for stale in folder.glob(".*.tmp"):
+            stale.unlink()
         if folder.exists() and any(folder.iterdir()):
             _require_same_header(folder, header)
         else:

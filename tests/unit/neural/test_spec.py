@@ -1,0 +1,50 @@
+"""Option objects refuse what they do not know."""
+
+import json
+
+import pytest
+
+from amortnlme.core.errors import TrainingError
+from amortnlme.neural.spec import NetworkSpec, TrainingSpec
+
+
+@pytest.mark.parametrize("kind", [NetworkSpec, TrainingSpec])
+def test_options_round_trip_through_json(kind):
+    assert kind.from_config(json.loads(json.dumps(kind().to_config()))) == kind()
+
+
+@pytest.mark.parametrize("kind", [NetworkSpec, TrainingSpec])
+def test_an_unknown_option_is_refused_by_name(kind):
+    with pytest.raises(TrainingError, match="dropout") as caught:
+        kind.from_config({"dropout": 0.1})
+    assert caught.value.code == "E_SPEC_UNKNOWN_KEY"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tokens": "words"},
+        {"tokens": "observations"},
+        {"summary": "lstm"},
+        {"history_rates": (-1.0,)},
+        {"summary_width": 0},
+        {"flow_depth": 0},
+        {"buckets": ()},
+        {"buckets": (8, 8)},
+        {"buckets": (16, 8)},
+    ],
+)
+def test_impossible_network_options_are_refused(options):
+    with pytest.raises(TrainingError) as caught:
+        NetworkSpec(**options)
+    assert caught.value.code == "E_SPEC_VALUE"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"clipnorm": -1.0}, {"patience": -1}],
+)
+def test_impossible_training_options_are_refused(options):
+    with pytest.raises(TrainingError) as caught:
+        TrainingSpec(**options)
+    assert caught.value.code == "E_SPEC_VALUE"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,89 +58,100 @@ def correct_surrogate(
         Where the first search ends on a plateau (a residual SD that went to zero, say), the better one of it
         and a second search that starts the pooled parameters from the prior mean.
     """
-    settings = (
-        target,
-        population,
-        draws,
-        base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False),
-        max_rounds,
-        tolerance,
+    base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
+    setting = _Setting(
+        target, population, base, *_limits(population, draws), natural_reach(population, draws) ** -2.0
     )
-    first = _search(rough.x, _information(rough), *settings)
+    floor = factor_floor(population, draws)
+    first = _search(setting, _lifted(population, rough.x, floor), _information(rough), max_rounds, tolerance)
     if first.is_interior:
         return first
     x = moment_start(population, draws)
     x[population.pooled_index] = gaussian_prior_moments(draws.prior)[0][population.pooled_index]
-    second = _search(x, np.zeros((population.n_x, population.n_x)), *settings)
+    nothing = np.zeros((population.n_x, population.n_x))
+    second = _search(setting, _lifted(population, x, floor), nothing, max_rounds, tolerance)
     best, other = (second, first) if second.value < first.value else (first, second)
     return replace(best, trace=(*other.trace, *best.trace))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Setting:
+    """What stays the same over the rounds of a search."""
+
+    target: IndividualTarget
+    population: BoundPopulation
+    base: BaseNumbers
+    lower: np.ndarray  # limits of the typical values, (d,)
+    upper: np.ndarray
+    ridge: (
+        np.ndarray
+    )  # weak prior information in every direction, (n_x,): no step goes further than the draws do
+
+    def guide(
+        self, x: np.ndarray, start_u: np.ndarray | None
+    ) -> tuple[GuidedLikelihood, GuidedLikelihood, np.ndarray]:
+        """Guide the nodes from x: the likelihood on all nodes and on a few of them, and the modes."""
+        guide, modes = place_guide(self.target, *self.population.unpack(x), start_u)
+        n_coarse = min(self.base.n_points, max(self.base.n_points // COARSE_RATIO, MIN_COARSE))
+        fine, coarse = (
+            GuidedLikelihood(self.target, self.population, guide, base)
+            for base in (self.base, self.base.head(n_coarse))
+        )
+        return fine, coarse, modes
+
+    def outside(self, x: np.ndarray) -> np.ndarray:
+        """Positions of typical values beyond their limits."""
+        theta = x[self.population.theta_slice]
+        return np.flatnonzero((theta < self.lower) | (theta > self.upper))
+
+
+def _limits(population: BoundPopulation, draws: PosteriorDraws) -> tuple[np.ndarray, np.ndarray]:
+    mean, covariance = gaussian_prior_moments(draws.prior)
+    return theta_limits(population, mean, np.sqrt(np.diagonal(covariance)))
+
+
+def _lifted(population: BoundPopulation, x: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """Lift variances off zero, where the gradient vanishes; the likelihood takes them back if it must."""
+    x = x.copy()
+    x[population.chol_diagonal] = np.maximum(x[population.chol_diagonal], floor)
+    return x
+
+
 def _search(
-    x: np.ndarray,
-    information: np.ndarray,
-    target: IndividualTarget,
-    population: BoundPopulation,
-    draws: PosteriorDraws,
-    base: BaseNumbers,
-    max_rounds: int,
-    tolerance: float,
+    setting: _Setting, x: np.ndarray, information: np.ndarray, max_rounds: int, tolerance: float
 ) -> Optimum:
-    prior_mean, prior_covariance = gaussian_prior_moments(draws.prior)
-    lower, upper = theta_limits(population, prior_mean, np.sqrt(np.diagonal(prior_covariance)))
-    # Weak prior information in every direction: no step goes further than the draws do.
-    ridge = natural_reach(population, draws) ** -2.0
-    x, diagonal = x.copy(), population.chol_diagonal
-    # At a variance of zero the gradient vanishes: lift it, and let the likelihood take it back if it must.
-    x[diagonal] = np.maximum(x[diagonal], factor_floor(population, draws))
-    coarse_base = base.head(min(base.n_points, max(base.n_points // COARSE_RATIO, MIN_COARSE)))
+    population = setting.population
     free, at_limit = np.arange(population.n_x), list[int]()
-    transform = whitening(information + np.diag(ridge))
+    transform = whitening(information + np.diag(setting.ridge))
     scale = np.sqrt((transform**2).sum(axis=1))
     trace: list[dict[str, Any]] = []
-    start_u, move = None, np.inf
+    modes, move = None, np.inf
     for number in range(max_rounds):
-        guide, start_u = place_guide(target, *population.unpack(x), start_u)
-        coarse = GuidedLikelihood(target, population, guide, coarse_base)
+        fine, coarse, modes = setting.guide(x, modes)
         is_coarse = move > COARSE_MOVE
-        objective = coarse if is_coarse else GuidedLikelihood(target, population, guide, base)
+        objective = coarse if is_coarse else fine
+        entry: dict[str, Any] = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": None}
+        trace.append(entry)
         if not np.isfinite(negative_value_and_gradient(objective, x)[0]):
-            return failed(x, {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": None})
+            return failed(x, trace)
         found = minimize_whitened(objective, x, transform, free)
         new = population.fold_signs(found.x)
         move, x = float(np.max(np.abs(new - x) / scale)), new
-        trace.append(
-            {
-                "stage": f"correction {number + 1}",
-                "x": x.tolist(),
-                "objective": 2.0 * found.value,
-                "n_evaluations": found.n_evaluations,
-                "move_in_se": move,
-            }
-        )
-        theta = x[population.theta_slice]
-        outside = np.flatnonzero((theta < lower) | (theta > upper))
+        entry |= {"x": x.tolist(), "objective": 2.0 * found.value}
+        entry |= {"n_evaluations": found.n_evaluations, "move_in_se": move}
+        outside = setting.outside(x)
         if len(outside):
-            theta[outside] = np.clip(theta, lower, upper)[outside]
+            x[outside] = np.clip(x[outside], setting.lower[outside], setting.upper[outside])
             at_limit += [int(k) for k in outside]
             free = np.setdiff1d(free, outside)
         if is_coarse or len(outside) or move > COARSE_MOVE:
             information = information_at(coarse, x, scale, free)
-            transform = whitening(information + np.diag(ridge[free]))
+            transform = whitening(information + np.diag(setting.ridge[free]))
             scale[free] = np.sqrt((transform**2).sum(axis=1))
         elif move < tolerance:
             break
-    guide, _ = place_guide(target, *population.unpack(x), start_u)
-    return finish(
-        GuidedLikelihood(target, population, guide, base),
-        population,
-        x,
-        scale,
-        move,
-        trace,
-        at_limit=at_limit,
-        coarse=GuidedLikelihood(target, population, guide, coarse_base),
-    )
+    fine, coarse, _ = setting.guide(x, modes)
+    return finish(fine, population, x, scale, move, trace, at_limit=at_limit, coarse=coarse)
 
 
 def _information(rough: Optimum) -> np.ndarray:

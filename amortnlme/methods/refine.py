@@ -106,7 +106,7 @@ def fit_surrogate(
         "start_objectives": (2.0 * best.values).tolist(),
     }
     if not np.isfinite(best.value):
-        return failed(x, trace)
+        return failed(x, [trace])
     scale = natural_reach(population, draws) / np.sqrt(population.n_subjects)
     return finish(
         objective, population, x, scale, 0.0, [trace], at_limit=_at_limit(population, x, lower, upper)
@@ -234,14 +234,13 @@ def _limit_warning(population: BoundPopulation, x: np.ndarray, k: int) -> str:
     )
 
 
-def failed(x: np.ndarray, entry: dict[str, Any]) -> Optimum:
+def failed(x: np.ndarray, trace: list[dict[str, Any]]) -> Optimum:
     """Wrap a point at which the objective is not finite.
 
     Parameters
     ----------
     x : ndarray, shape (n_x,)
-    entry : dict
-        Last entry of the trace.
+    trace : list of dict
 
     Returns
     -------
@@ -252,4 +251,6 @@ def failed(x: np.ndarray, entry: dict[str, Any]) -> Optimum:
         "[W_FIT_NO_SUPPORT] the objective is not finite: some subject has no support under the population."
     )
     scale = np.ones(len(x))
-    return Optimum(x, np.inf, False, None, scale, FitStatus.FAILED, np.inf, np.inf, None, [warning], (entry,))
+    return Optimum(
+        x, np.inf, False, None, scale, FitStatus.FAILED, np.inf, np.inf, None, [warning], tuple(trace)
+    )

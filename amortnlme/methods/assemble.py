@@ -129,11 +129,11 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
 
 
 def _n_parameters_random(problem: FitProblem) -> int:
-    """Parameters that cost log n_subjects in BICc: those tied to a random effect."""
+    """Parameters that cost log n_subjects in BICc: omega, and coefficients on parameters that vary."""
     population = problem.bound_population
     varies = set(population.random_index.tolist())
     n_beta = sum(int(p) in varies for p in population.covariate_index)
-    return population.r + n_beta + len(population.chol_row)
+    return n_beta + len(population.chol_row)
 
 
 def importance_warnings(ids: Sequence[str], ess: np.ndarray, pareto_k: np.ndarray) -> list[str]:

@@ -189,10 +189,12 @@ class PopulationFit:
 
     @property
     def bicc(self) -> float:
-        """Corrected BIC of Delattre, Lavielle & Poursat (2014).
+        """Corrected BIC after Delattre, Lavielle & Poursat (2014), counted as Rohleff et al. (2025) count.
 
-        Parameters tied to random effects (typical values, coefficients and omega entries of parameters that
-        vary) cost log n_subjects each; pooled parameters cost log n_observations each.
+        Entries of omega and covariate coefficients on parameters that vary cost log n_subjects each; typical
+        values and pooled parameters cost log n_observations each. (Counting the typical values of parameters
+        that vary with log n_subjects, as the 2014 paper does, shifts all models with the same random effects
+        alike.)
         """
         if self.n_observations == 0:
             return float("nan")

@@ -62,8 +62,8 @@ def comparison_table(
         "Estimate with its relative standard error (RSE) in brackets, correlations ± SE. -2LL"
         " contains all constants; ± is its"
         " Monte-Carlo standard error. Δ is the distance to the best model in the row. BICc"
-        " counts parameters tied"
-        " to random effects with log(subjects) and the others with log(observations)."
+        " charges omega and covariate coefficients on varying parameters with log(subjects), typical"
+        " values and pooled parameters with log(observations)."
     )
     best = None if preferred is None else preferred + 1
     return Table(header, tuple(rows), best_column=best, caption=caption.replace("-2LL", "−2LL"))

@@ -73,8 +73,8 @@ def test_criteria_follow_their_definitions(result):
     assert result.n_parameters == 7
     assert result.aic == pytest.approx(result.ofv + 14)
     assert result.bic == pytest.approx(result.ofv + 7 * np.log(12))
-    # Six parameters belong to random effects, the residual SD is pooled.
-    assert result.bicc == pytest.approx(result.ofv + 6 * np.log(12) + np.log(120))
+    # Three variances cost log(subjects); three typical values and the residual SD cost log(observations).
+    assert result.bicc == pytest.approx(result.ofv + 3 * np.log(12) + 4 * np.log(120))
     assert result.ofv_nonmem == pytest.approx(result.ofv - 120 * np.log(2 * np.pi))
 
 

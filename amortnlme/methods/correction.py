@@ -24,7 +24,9 @@ from amortnlme.population.starts import factor_floor, moment_start, natural_reac
 
 # : Rounds that start this far from the optimum (in standard errors), and second derivatives, use a quarter of
 # the nodes.
-COARSE_MOVE, COARSE_RATIO, MIN_COARSE = 0.5, 4, 32
+COARSE_MOVE, COARSE_RATIO, MIN_COARSE = 1.0, 4, 32
+#: Second derivatives computed within this distance of the optimum are those at the optimum, to a percent.
+SAME_PLACE = 0.05
 
 
 def correct_surrogate(
@@ -125,7 +127,7 @@ def _search(
     transform = whitening(information + np.diag(setting.ridge))
     scale = np.sqrt((transform**2).sum(axis=1))
     trace: list[dict[str, Any]] = []
-    modes, move = None, np.inf
+    modes, move, expanded_at = None, np.inf, None
     for number in range(max_rounds):
         fine, coarse, modes = setting.guide(x, modes)
         is_coarse = move > COARSE_MOVE
@@ -145,13 +147,18 @@ def _search(
             at_limit += [int(k) for k in outside]
             free = np.setdiff1d(free, outside)
         if is_coarse or len(outside) or move > COARSE_MOVE:
-            information = information_at(coarse, x, scale, free)
+            information, expanded_at = information_at(coarse, x, scale, free), x
             transform = whitening(information + np.diag(setting.ridge[free]))
             scale[free] = np.sqrt((transform**2).sum(axis=1))
         elif move < tolerance:
             break
     fine, coarse, _ = setting.guide(x, modes)
-    return finish(fine, population, x, scale, move, trace, at_limit=at_limit, coarse=coarse)
+    is_current = expanded_at is not None and np.max(np.abs(x - expanded_at) / scale) < SAME_PLACE
+    if not is_current:
+        information = information_at(coarse, x, scale, free)
+    return finish(
+        fine, population, x, scale, move, trace, at_limit=at_limit, coarse=coarse, information=information
+    )
 
 
 def _information(rough: Optimum) -> np.ndarray:

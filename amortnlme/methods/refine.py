@@ -130,6 +130,7 @@ def finish(
     *,
     at_limit: list[int],
     coarse: PopulationObjective | None = None,
+    information: np.ndarray | None = None,
 ) -> Optimum:
     """Look for variances at zero, compute the information and judge the optimum.
 
@@ -149,6 +150,8 @@ def finish(
         Typical values that were stopped at the limit of the prior.
     coarse : PopulationObjective, optional
         A cheaper form of the objective for second derivatives, where a percent does not matter.
+    information : ndarray, optional
+        Observed information of the entries that are not at a limit, where it is known already.
 
     Returns
     -------
@@ -156,7 +159,8 @@ def finish(
     """
     coarse = objective if coarse is None else coarse
     free = np.setdiff1d(np.arange(population.n_x), at_limit)
-    information = information_at(coarse, x, scale, free)
+    if information is None:
+        information = information_at(coarse, x, scale, free)
     warnings = [_limit_warning(population, x, k) for k in at_limit]
     pinned = vanishing_effects(coarse, population, x)
     if pinned:

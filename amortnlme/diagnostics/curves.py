@@ -66,9 +66,11 @@ def conditional_draws(
     dataset: Dataset,
     n_draws: int,
     rng: np.random.Generator,
+    *,
+    index: Sequence[int] | None = None,
     n_points: int = 512,
 ) -> ConditionalDraws:
-    """Draw every subject's parameters given its data and the fitted population.
+    """Draw subjects' parameters given their data and the fitted population.
 
     Parameters
     ----------
@@ -78,6 +80,8 @@ def conditional_draws(
     dataset : Dataset
     n_draws : int
     rng : numpy.random.Generator
+    index : sequence of int or None
+        Which subjects of the dataset; None for all.
     n_points : int
         Weighted points per subject that the draws are resampled from.
 
@@ -91,7 +95,9 @@ def conditional_draws(
     exact likelihood and resampled systematically. Pooled parameters stay exactly at their estimates.
     """
     mu, factor = population_moments(fit, model, dataset)
-    bound = model.bind(dataset)
+    chosen = range(dataset.n_subjects) if index is None else index
+    mu = mu[list(chosen)]
+    bound = model.bind(_subset(dataset, chosen))
     mode = find_ebe(bound, mu, factor)
     nodes = freeze(
         Proposal(mode.u, np.linalg.inv(mode.precision)),
@@ -101,9 +107,9 @@ def conditional_draws(
     log_weight = bound.log_likelihood(phi) + nodes.log_weight
     cumulative = np.cumsum(normalized_weights(log_weight), axis=1)
     grid = (np.arange(n_draws) + rng.random((len(mu), 1))) / n_draws
-    index = np.stack([np.searchsorted(c / c[-1], g) for c, g in zip(cumulative, grid, strict=True)])
-    chosen = np.take_along_axis(phi, np.minimum(index, n_points - 1)[:, :, None], axis=1)
-    return ConditionalDraws(chosen, effective_sample_size(log_weight))
+    rows = np.stack([np.searchsorted(c / c[-1], g) for c, g in zip(cumulative, grid, strict=True)])
+    picked = np.take_along_axis(phi, np.minimum(rows, n_points - 1)[:, :, None], axis=1)
+    return ConditionalDraws(picked, effective_sample_size(log_weight))
 
 
 def subject_curves(
@@ -112,10 +118,11 @@ def subject_curves(
     dataset: Dataset,
     draws: Array,
     *,
+    index: Sequence[int] | None = None,
     n_grid: int = 90,
     band: float = 0.9,
 ) -> tuple[SubjectCurve, ...]:
-    """Predict every subject on a fine time grid.
+    """Predict subjects on a fine time grid.
 
     Parameters
     ----------
@@ -123,7 +130,9 @@ def subject_curves(
     model : IndividualModel
     dataset : Dataset
     draws : ndarray, shape (n_subjects, n_draws, d)
-        Conditional draws of phi, for the band.
+        Conditional draws of phi of these subjects, for the band.
+    index : sequence of int or None
+        Which subjects of the dataset; None for all.
     n_grid : int
         Grid points between two resets.
     band : float
@@ -135,9 +144,10 @@ def subject_curves(
     """
     mu, _ = population_moments(fit, model, dataset)
     n_outputs = len(model.outputs)
-    dense = Dataset(tuple(_dense_subject(subject, n_outputs, n_grid) for subject in dataset.subjects))
+    chosen = list(range(dataset.n_subjects) if index is None else index)
+    dense = Dataset(tuple(_dense_subject(dataset.subjects[i], n_outputs, n_grid) for i in chosen))
     ebe = np.asarray(fit.individuals.ebe_phi)
-    phi = np.concatenate([mu[:, None], ebe[:, None], draws], axis=1)
+    phi = np.concatenate([mu[chosen, None], ebe[chosen, None], draws], axis=1)
     f, _ = model.bind(dense).predict(phi)
     tail = 0.5 * (1.0 - band)
     curves = []
@@ -151,6 +161,10 @@ def subject_curves(
                 SubjectCurve(subject.id, output, times[at], own[0, at], own[1, at], low[at], high[at])
             )
     return tuple(curves)
+
+
+def _subset(dataset: Dataset, index: Sequence[int]) -> Dataset:
+    return Dataset(tuple(dataset.subjects[i] for i in index), dataset.name)
 
 
 def _dense_subject(subject: Subject, n_outputs: int, n_grid: int) -> Subject:

@@ -96,6 +96,36 @@ class PanelSize:
     footer: float = 0.0
 
 
+def is_crowded(values: Array) -> bool:
+    """Say whether a scatter has so many points that it should be embedded as an image.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, ...)
+
+    Returns
+    -------
+    bool
+        Every point of a vector figure costs some 70 bytes, and time in the browser.
+    """
+    return len(values) > 1500
+
+
+def dot_alpha(n: int, usual: float) -> float:
+    """Opacity of scattered dots: the usual one for few, falling with the root of their number for many.
+
+    Parameters
+    ----------
+    n : int
+    usual : float
+
+    Returns
+    -------
+    float
+    """
+    return usual if n <= 600 else max(0.06, usual * (600.0 / n) ** 0.5)
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     """Set the look of figures while they are drawn; the caller's settings are restored after it.
@@ -196,7 +226,10 @@ def to_svg(figure: Figure, key: str, description: str) -> str:
         for panel in figure.axes:
             write_ticks(panel)
         figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+            buffer,
+            dpi=150,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

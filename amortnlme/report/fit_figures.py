@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amortnlme.diagnostics.curves import SubjectCurve, pick_subjects
+from amortnlme.diagnostics.curves import SubjectCurve
 from amortnlme.diagnostics.tables import FitDiagnostics, row_table
 from amortnlme.diagnostics.vpc import ObservedStudy, VpcOptions, visual_predictive_check
 from amortnlme.report.content import Picture, picture
@@ -153,7 +153,6 @@ def individual_pictures(
     dataset: Dataset,
     model: IndividualModel,
     grades: Sequence[str],
-    n_max: int,
 ) -> list[Picture]:
     """Draw individual fits, one figure per output.
 
@@ -165,21 +164,16 @@ def individual_pictures(
     model : IndividualModel
     grades : sequence of str
         Trust grades in the order of the subjects, or empty.
-    n_max : int
-        Most subjects shown.
 
     Returns
     -------
     list of Picture
     """
     labels, pictures = Labels.of(model), []
-    shown = pick_subjects(dataset.ids, grades, n_max)
+    row = {subject_id: i for i, subject_id in enumerate(dataset.ids)}
+    n_shown = len({curve.subject_id for curve in curves})
     for k, label in enumerate(labels.outputs, start=1):
-        panels = [
-            _panel(curve, dataset, model, grades, shown)
-            for curve in curves
-            if curve.output == k and dataset.ids.index(curve.subject_id) in shown
-        ]
+        panels = [_panel(c, row[c.subject_id], dataset, model, grades) for c in curves if c.output == k]
         if not panels:
             continue
         text = (
@@ -187,9 +181,9 @@ def individual_pictures(
             " prediction; band: central 90 % of the individual prediction over draws from the subject's"
             " posterior given this population, importance-corrected by the exact likelihood."
         )
-        if len(shown) < dataset.n_subjects:
+        if n_shown < dataset.n_subjects:
             text += (
-                f" {len(shown)} of {dataset.n_subjects} subjects: those with a trust warning first, the"
+                f" {n_shown} of {dataset.n_subjects} subjects: those with a trust warning first, the"
                 " others"
                 " evenly spread."
             )
@@ -198,9 +192,8 @@ def individual_pictures(
 
 
 def _panel(
-    curve: SubjectCurve, dataset: Dataset, model: IndividualModel, grades: Sequence[str], shown: Sequence[int]
+    curve: SubjectCurve, i: int, dataset: Dataset, model: IndividualModel, grades: Sequence[str]
 ) -> IndividualCurve:
-    i = dataset.ids.index(curve.subject_id)
     subject = dataset.subjects[i]
     design = subject.design
     mine = subject.observed & (np.maximum(design.observation_outputs, 1) == curve.output)

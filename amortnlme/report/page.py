@@ -17,7 +17,7 @@ from amortnlme.core.errors import UsageError
 from amortnlme.core.files import write_text_atomic
 from amortnlme.core.rng import stream
 from amortnlme.diagnostics.compare import fit_labels
-from amortnlme.diagnostics.curves import conditional_draws, subject_curves
+from amortnlme.diagnostics.curves import conditional_draws, pick_subjects, subject_curves
 from amortnlme.diagnostics.importance_table import DrawChecks, check_draws
 from amortnlme.diagnostics.tables import diagnose
 from amortnlme.report import fit_figures as figures
@@ -206,9 +206,10 @@ def _fit_parts(
         blocks["vpc"].append({**head, "figures": figures.check_pictures(key, study, axis)})
         if i == main:
             rng = stream(options.seed, _CURVE_KEY)
-            sample = conditional_draws(fit, model, dataset, options.n_curve_draws, rng)
-            curves = subject_curves(fit, model, dataset, sample.phi)
-            shown = figures.individual_pictures(key, curves, dataset, model, grades, options.max_individuals)
+            index = pick_subjects(dataset.ids, grades, options.max_individuals)
+            sample = conditional_draws(fit, model, dataset, options.n_curve_draws, rng, index=index)
+            curves = subject_curves(fit, model, dataset, sample.phi, index=index)
+            shown = figures.individual_pictures(key, curves, dataset, model, grades)
             blocks["fits"].append({**head, "figures": shown})
     return [{"key": key, "blocks": blocks[key], **_PARTS[key]} for key in ("gof", "fits", "eta", "vpc")]
 

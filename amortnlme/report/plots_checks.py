@@ -16,7 +16,9 @@ from amortnlme.report.figures import (
     SERIES,
     TREND,
     PanelSize,
+    dot_alpha,
     house_style,
+    is_crowded,
     panel_grid,
     shared_legend,
 )
@@ -86,7 +88,17 @@ def _check_panel(panel: Axes, check: VisualPredictiveCheck) -> None:
         low = np.where(np.isneginf(check.lower[k]) & np.isfinite(check.upper[k]), bottom, check.lower[k])
         panel.fill_between(check.center, low, check.upper[k], color=color, alpha=0.2, lw=0,
                            label=f"{name} ({100 * check.band:g} % band)" if name else None)  # fmt: skip
-    panel.plot(check.time, check.value, "o", ms=2.8, mfc=DATA, mec="none", alpha=0.4, label="observations")
+    panel.plot(
+        check.time,
+        check.value,
+        "o",
+        ms=2.8,
+        mfc=DATA,
+        mec="none",
+        alpha=dot_alpha(len(check.time), 0.4),
+        label="observations",
+        rasterized=is_crowded(check.time),
+    )
     for k in range(n_levels):
         style = "-" if k == middle else (0, (4, 2))
         label = {middle: "observed median", 0: "observed outer percentiles"}.get(k)

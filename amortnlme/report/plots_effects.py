@@ -16,6 +16,7 @@ from amortnlme.report.figures import (
     TREND,
     PanelSize,
     house_style,
+    is_crowded,
     local_trend,
     panel_grid,
 )
@@ -79,7 +80,16 @@ def eta_distribution(eta: Array, omega_sd: Array, names: Sequence[str], shrinkag
         expected = ndtri((np.arange(1, n + 1) - 0.5) / n)
         edge = max(2.2, 1.1 * float(np.abs(expected).max()))
         bottom.plot([-edge, edge], [-edge * omega_sd[j], edge * omega_sd[j]], color=TREND, lw=1.1)
-        bottom.plot(expected, np.sort(eta[:, j]), "o", ms=3.4, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+        bottom.plot(
+            expected,
+            np.sort(eta[:, j]),
+            "o",
+            ms=3.4,
+            mfc=INDIVIDUAL,
+            mec="none",
+            alpha=0.85,
+            rasterized=is_crowded(eta),
+        )
         bottom.set(xlabel="normal quantile", ylabel=f"η {name}")
     return figure
 
@@ -110,7 +120,16 @@ def eta_against_covariates(eta: Array, names: Sequence[str], covariates: pd.Data
         if len(levels) <= 5:
             _groups(panel, value, eta[:, j], levels)
         else:
-            panel.plot(value, eta[:, j], "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+            panel.plot(
+                value,
+                eta[:, j],
+                "o",
+                ms=3.6,
+                mfc=INDIVIDUAL,
+                mec="none",
+                alpha=0.85,
+                rasterized=is_crowded(eta),
+            )
             grid, trend = local_trend(value, eta[:, j])
             panel.plot(grid, trend, color=TREND, lw=1.6)
             _remark(panel, _correlation(value, eta[:, j]))
@@ -137,7 +156,16 @@ def _groups(panel: Axes, value: Array, eta: Array, levels: Array) -> None:
         mine = eta[value == level]
         # A fixed fan instead of random jitter: the same page twice gives the same bytes.
         offset = 0.12 * (((np.arange(len(mine)) * 0.618) % 1.0) - 0.5)
-        panel.plot(position + offset, mine, "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+        panel.plot(
+            position + offset,
+            mine,
+            "o",
+            ms=3.6,
+            mfc=INDIVIDUAL,
+            mec="none",
+            alpha=0.85,
+            rasterized=is_crowded(eta),
+        )
         panel.plot([position - 0.22, position + 0.22], [np.median(mine)] * 2, color=TREND, lw=1.8)
     panel.set_xlim(-0.6, len(levels) - 0.4)
     panel.set_xticks(
@@ -171,7 +199,16 @@ def eta_pairs(eta: Array, names: Sequence[str]) -> Figure:
     for panel, (i, j) in zip(flat, pairs, strict=True):
         panel.axhline(0.0, color=REFERENCE, lw=0.9, zorder=1)
         panel.axvline(0.0, color=REFERENCE, lw=0.9, zorder=1)
-        panel.plot(eta[:, i], eta[:, j], "o", ms=3.6, mfc=INDIVIDUAL, mec="none", alpha=0.85)
+        panel.plot(
+            eta[:, i],
+            eta[:, j],
+            "o",
+            ms=3.6,
+            mfc=INDIVIDUAL,
+            mec="none",
+            alpha=0.85,
+            rasterized=is_crowded(eta),
+        )
         panel.set(xlabel=f"η {names[i]}", ylabel=f"η {names[j]}")
         _remark(panel, _correlation(eta[:, i], eta[:, j]))
     return figure
@@ -189,11 +226,11 @@ def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Es
     Returns
     -------
     matplotlib.figure.Figure
-        Typical values, random-effect SDs and residual SDs that at least one fit has.
+        Typical values, covariate effects, random-effect SDs and residual SDs that at least one fit has.
     """
     shown: dict[str, str] = {}
     for rows in estimates:
-        shown.update({e.name: e.unit for e in rows if e.kind in ("theta", "omega_sd", "sigma")})
+        shown.update({e.name: e.unit for e in rows if e.kind != "omega_corr"})
     n_rows = -(-len(shown) // 5)
     n_columns = -(-len(shown) // n_rows)
     height = 0.22 * len(labels) + 0.15
@@ -211,10 +248,10 @@ def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Es
             if found and found[0].ci_low is not None and found[0].ci_high is not None:
                 panel.plot([found[0].ci_low, found[0].ci_high], [position, position], color=color, lw=1.6)
         panel.set_yticks([])
-        panel.grid(axis="y", visible=False)
         panel.spines["left"].set_visible(False)
         panel.set_ylim(-0.6, len(labels) - 0.4)
-        panel.set_title(f"{name.replace('omega_', 'ω ')}{f' ({unit})' if unit else ''}")
+        symbol = name.replace("omega_", "ω ").replace("beta_", "β ").replace("_", " · ")
+        panel.set_title(f"{symbol} ({unit})" if unit else symbol)
     for panel in flat[len(shown) :]:
         panel.remove()
     handles, texts = flat[0].get_legend_handles_labels()

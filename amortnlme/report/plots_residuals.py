@@ -14,7 +14,9 @@ from amortnlme.report.figures import (
     REFERENCE,
     TREND,
     PanelSize,
+    dot_alpha,
     house_style,
+    is_crowded,
     local_trend,
     panel_grid,
 )
@@ -72,7 +74,9 @@ def goodness_of_fit(rows: pd.DataFrame, time_label: str, output_label: str) -> F
 
 
 def _scatter(panel: Axes, x: Array, y: Array) -> None:
-    panel.plot(x, y, "o", ms=3.2, mfc=DATA, mec="none", alpha=0.55)
+    panel.plot(
+        x, y, "o", ms=3.2, mfc=DATA, mec="none", alpha=dot_alpha(len(x), 0.55), rasterized=is_crowded(x)
+    )
     grid, trend = local_trend(x, y)
     if len(grid):
         panel.plot(grid, trend, color=TREND, lw=1.6)
@@ -82,7 +86,16 @@ def _against_identity(panel: Axes, prediction: Array, dv: Array, color: str) -> 
     both = np.concatenate([prediction[np.isfinite(prediction)], dv[np.isfinite(dv)]])
     low, high = min(0.0, float(both.min())), float(both.max()) * 1.04
     panel.plot([low, high], [low, high], color=REFERENCE, lw=1.0, zorder=1)
-    panel.plot(prediction, dv, "o", ms=3.2, mfc=color, mec="none", alpha=0.7)
+    panel.plot(
+        prediction,
+        dv,
+        "o",
+        ms=3.2,
+        mfc=color,
+        mec="none",
+        alpha=dot_alpha(len(dv), 0.7),
+        rasterized=is_crowded(dv),
+    )
     grid, trend = local_trend(prediction, dv)
     if len(grid):
         panel.plot(grid, trend, color=TREND, lw=1.6)
@@ -104,6 +117,8 @@ def _normal_quantiles(panel: Axes, residual: Array) -> None:
     expected = ndtri((np.arange(1, len(ordered) + 1) - 0.5) / max(len(ordered), 1))
     reach = max(3.2, 1.08 * float(np.abs(ordered).max(initial=0.0)))
     panel.plot([-reach, reach], [-reach, reach], color=REFERENCE, lw=1.0, zorder=1)
-    panel.plot(expected, ordered, "o", ms=3.2, mfc=DATA, mec="none", alpha=0.55)
+    panel.plot(
+        expected, ordered, "o", ms=3.2, mfc=DATA, mec="none", alpha=0.55, rasterized=is_crowded(ordered)
+    )
     panel.set_xlim(-3.2, 3.2)
     panel.set_ylim(-reach, reach)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,13 @@ class QuickstartResult:
     seconds: Mapping[str, float]
 
 
-def quickstart(out_dir: str | Path = ".", *, n_draws: int = 1000, seed: int = 0) -> QuickstartResult:
+def quickstart(
+    out_dir: str | Path = ".",
+    *,
+    n_draws: int = 1000,
+    seed: int = 0,
+    announce: Callable[[str], None] | None = None,
+) -> QuickstartResult:
     """Sample every theophylline patient, fit four population models without retraining, write a report.
 
     Parameters
@@ -56,6 +63,8 @@ def quickstart(out_dir: str | Path = ".", *, n_draws: int = 1000, seed: int = 0)
         Posterior draws per patient.
     seed : int
         Every random number follows from it.
+    announce : callable, optional
+        Called with the name of each stage as it begins.
 
     Returns
     -------
@@ -66,7 +75,15 @@ def quickstart(out_dir: str | Path = ".", *, n_draws: int = 1000, seed: int = 0)
     ArtefactError
         If the shipped estimator is damaged, or the report cannot be written.
     """
-    clock = Stopwatch()
+    watch = Stopwatch()
+
+    @contextmanager
+    def clock(stage: str) -> Iterator[None]:
+        if announce is not None:
+            announce(stage)
+        with watch(stage):
+            yield
+
     with clock("libraries"):
         from amortnlme.core.rng import generator
         from amortnlme.data.bundled import load_bundled
@@ -104,4 +121,4 @@ def quickstart(out_dir: str | Path = ".", *, n_draws: int = 1000, seed: int = 0)
             uncorrected=uncorrected,
             options=ReportOptions(seed=seed, commands=("amortnlme quickstart",)),
         )
-    return QuickstartResult(draws, tuple(fits), comparison, report, clock.seconds)
+    return QuickstartResult(draws, tuple(fits), comparison, report, watch.seconds)

@@ -42,8 +42,7 @@ def _shown(axis: Any) -> list[tuple[float, str]]:
 def _horizontal(panel: Axes) -> None:
     axis, along = panel.xaxis, panel.get_xaxis_transform()
     ticks, settings = _shown(axis), axis.get_tick_params()
-    if settings.get("gridOn", True):
-        _grid(panel, [((p, 0.0), (p, 1.0)) for p, _ in ticks], along)
+    _grid(panel, [((p, 0.0), (p, 1.0)) for p, _ in ticks], along)
     labeled = settings.get("labelbottom", True)
     for p, t in ticks if labeled else ():
         panel.text(p, 0.0, t, transform=along + _shift(panel, 0.0, -_GAP), ha="center", va="top", **_TICK)
@@ -57,8 +56,7 @@ def _horizontal(panel: Axes) -> None:
 def _vertical(panel: Axes) -> None:
     axis, along = panel.yaxis, panel.get_yaxis_transform()
     ticks, settings = _shown(axis), axis.get_tick_params()
-    if settings.get("gridOn", True):
-        _grid(panel, [((0.0, p), (1.0, p)) for p, _ in ticks], along)
+    _grid(panel, [((0.0, p), (1.0, p)) for p, _ in ticks], along)
     labeled = settings.get("labelleft", True)
     for p, t in ticks if labeled else ():
         panel.text(0.0, p, t, transform=along + _shift(panel, -_GAP, 0.0), ha="right", va="center", **_TICK)

@@ -11,7 +11,7 @@ import numpy as np
 from amortnlme.core.errors import UsageError
 from amortnlme.diagnostics.calibration import coverage_from_ranks, ecdf_difference
 from amortnlme.diagnostics.importance_table import DrawChecks
-from amortnlme.diagnostics.trust import TrustThresholds
+from amortnlme.diagnostics.trust import TrustGrade, TrustThresholds
 from amortnlme.report.content import Cell, Picture, Table, cells, facts, picture, row
 from amortnlme.report.estimate_tables import ordered_names, pretty
 from amortnlme.report.numbers import MISSING, fixed, percent, significant
@@ -19,6 +19,10 @@ from amortnlme.report.plots_checks import calibration_figure, trust_figure
 
 if TYPE_CHECKING:
     from amortnlme.methods.population_fit import PopulationFit
+
+
+MAX_ROWS = 200
+_SEVERITY = {TrustGrade.RED: 0, TrustGrade.AMBER: 1, TrustGrade.GREEN: 2}
 
 
 def trust_section(
@@ -87,7 +91,11 @@ def _introduction(checks: DrawChecks | None, calibration: Mapping[str, Any] | No
 
 def _subject_table(checks: DrawChecks, names: Sequence[str]) -> Table:
     rows = []
-    for i, subject in enumerate(checks.subjects):
+    # Flagged subjects must not fall off the end of a long table.
+    n = len(checks.subjects)
+    order = range(n) if n <= MAX_ROWS else sorted(range(n), key=lambda i: _SEVERITY[checks.subjects[i].grade])
+    for i in order[:MAX_ROWS]:
+        subject = checks.subjects[i]
         largest, which = MISSING, ""
         if checks.shift is not None:
             j = int(np.argmax(checks.shift[i]))
@@ -124,6 +132,8 @@ def _subject_table(checks: DrawChecks, names: Sequence[str]) -> Table:
         " likelihood. Largest shift: Wasserstein distance between raw and corrected draws,"
         " largest over parameters."
     )
+    if n > MAX_ROWS:
+        caption += f" {MAX_ROWS} of {n:,} subjects, the worst grades first."
     return Table(header, tuple(rows), frozenset({0, 1, 6}), frozenset({6}), caption=caption)
 
 

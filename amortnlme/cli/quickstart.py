@@ -23,10 +23,11 @@ def run(
     """
     with reply("quickstart", json_path, outputs=[out / "report.html"]) as answer:
         from amortnlme.cli.comparison import comparison_document, show_comparison
-        from amortnlme.cli.tables import say
+        from amortnlme.cli.tables import say, stages
         from amortnlme.report.quickstart import quickstart
 
-        result = quickstart(out, n_draws=draws, seed=seed)
+        with stages() as announce:
+            result = quickstart(out, n_draws=draws, seed=seed, announce=announce)
         answer.result = {
             "comparison": comparison_document(result.comparison),
             "fits": [fit.to_dict() for fit in result.fits],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,3 +83,21 @@ def say(text: str) -> None:
     import typer
 
     typer.echo(text)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Show on a terminal which stage is under way; a file or a pipe gets nothing.
+
+    Yields
+    ------
+    callable
+        To be called with the name of each stage as it begins.
+    """
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda stage: status.update(f"{stage} - the first run ever compiles for a while")

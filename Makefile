@@ -52,5 +52,6 @@ $(VENV)/.dev: requirements/lock-dev.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --no-deps -e .
 	@touch $@ $(VENV)/.runtime
 
-train-one-compartment-oral: $(VENV)/.runtime
-	PATH="$(abspath $(BIN)):$$PATH" experiments/one_compartment_oral/train.sh
+# About 40 minutes on one core; an interrupted run goes on where it stopped. It trains on JAX, hence the .dev.
+train-one-compartment-oral: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" sh experiments/train_one_compartment_oral/run.sh runs

@@ -13,9 +13,12 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from amortnlme.core.errors import UsageError
 
@@ -72,6 +75,26 @@ def use_backend(name: str | None = None) -> ModuleType:
 def backend_name() -> str:
     """Name of the running backend ("tensorflow" or "jax"), starting it if needed."""
     return str(use_backend().backend.backend())
+
+
+def values_of(variables: Iterable[Any]) -> list[np.ndarray]:
+    """Copy Keras variables into NumPy arrays.
+
+    Parameters
+    ----------
+    variables : iterable of keras.Variable
+        Weights of a network or an optimizer.
+
+    Returns
+    -------
+    list of ndarray
+        Their values, in order.
+    """
+    # Each backend has one road that avoids the array protocol NumPy 2 deprecates; `get_weights` takes
+    # neither on JAX.
+    if backend_name() == "tensorflow":
+        return [np.array(variable.numpy()) for variable in variables]
+    return [np.array(variable.value) for variable in variables]
 
 
 def _import_quietly(name: str) -> ModuleType:

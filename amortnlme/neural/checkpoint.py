@@ -10,6 +10,7 @@ import numpy as np
 
 from amortnlme.core.errors import TrainingError
 from amortnlme.core.h5 import read_h5, write_h5_atomic
+from amortnlme.neural.backend import values_of
 
 _KIND = "training-checkpoint"
 
@@ -50,8 +51,8 @@ def save_checkpoint(path: Path, network: Any, state: TrainingState, identity: di
     identity : dict
         What the run is (training set, options, seed, backend); a resumed run must match it.
     """
-    arrays = _numbered("weight", network.get_weights())
-    arrays |= _numbered("optimizer", [np.asarray(value) for value in network.optimizer.variables])
+    arrays = _numbered("weight", values_of(network.weights))
+    arrays |= _numbered("optimizer", values_of(network.optimizer.variables))
     arrays |= _numbered("best", state.best_weights)
     attributes = {
         "identity": identity,

@@ -14,7 +14,7 @@ from amortnlme.core.errors import DrawsError
 from amortnlme.core.fingerprint import fingerprint_arrays, fingerprint_json
 from amortnlme.data.dataset import Dataset
 from amortnlme.model.individual import IndividualModel
-from amortnlme.neural.backend import use_backend
+from amortnlme.neural.backend import use_backend, values_of
 from amortnlme.neural.encoder import Encoded, EventEncoder
 from amortnlme.neural.spec import NetworkSpec, TrainingSpec
 from amortnlme.population.posterior_draws import PosteriorDraws
@@ -144,7 +144,7 @@ class Estimator:
 
     def weights(self) -> list[np.ndarray]:
         """Network weights in storage types: backends keep permutations in different integers."""
-        values = (np.asarray(value) for value in self.network.get_weights())
+        values = values_of(self.network.weights)
         return [value.astype(np.float32 if value.dtype.kind == "f" else np.int32) for value in values]
 
     def network_config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from amortnlme.core.errors import TrainingError
 from amortnlme.model.individual import IndividualModel
 from amortnlme.model.registry import load_model
-from amortnlme.neural.backend import backend_name, use_backend
+from amortnlme.neural.backend import backend_name, use_backend, values_of
 from amortnlme.neural.batches import EncodedShards, EpochBatches, Rows, usable_rows
 from amortnlme.neural.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from amortnlme.neural.encoder import EventEncoder
@@ -126,8 +126,8 @@ def _run_epochs(
             state.epoch += 1
             row = {
                 "epoch": state.epoch,
-                "steps": int(np.asarray(network.optimizer.iterations)),
-                "learning_rate": float(np.asarray(network.optimizer.learning_rate)),
+                "steps": int(values_of([network.optimizer.iterations])[0]),
+                "learning_rate": float(keras.ops.convert_to_numpy(network.optimizer.learning_rate)),
                 # On the scale of phi, so that runs with other standardizations compare.
                 "training_nll": float(log["loss"][0]) - shards.log_abs_det,
                 "validation_nll": mean_negative_log_density(network, validation) - shards.log_abs_det,
@@ -142,7 +142,7 @@ def _run_epochs(
             best = min((past["validation_nll"] for past in state.history), default=np.inf)
             state.history.append(row)
             if row["validation_nll"] < best:
-                state.best_epoch, state.best_weights = state.epoch, network.get_weights()
+                state.best_epoch, state.best_weights = state.epoch, values_of(network.weights)
             save_checkpoint(checkpoint, network, state, identity)
             _LOGGER.info("epoch %d: validation NLL %.4f", state.epoch, row["validation_nll"])
             bar.set_postfix(validation=f"{row['validation_nll']:.3f}")

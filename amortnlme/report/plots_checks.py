@@ -35,6 +35,8 @@ Array = np.ndarray
 _VPC_SIZE = PanelSize(width=4.55, height=2.7, header=0.26)
 _SIZE = PanelSize(width=2.02, height=1.6)
 GRADE_COLOR = {"green": GOOD, "amber": POPULATION, "red": TREND}
+# Traces that stay below this are drawn flat, not blown up to the size of rounding errors.
+FLAT = 0.01
 
 
 @house_style()
@@ -262,6 +264,8 @@ def traces(series: Mapping[str, Mapping[str, Array]]) -> Figure:
         title, _, label = quantity.partition("|")
         panel.set(title=title, xlabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if max(float(np.max(value)) for value in lines.values()) < FLAT:
+            panel.set_ylim(-0.05 * FLAT, FLAT)
     for panel in flat[len(series) :]:
         panel.remove()
     shared_legend(figure, flat[: len(series)], size)

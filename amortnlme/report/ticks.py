@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -34,7 +36,13 @@ def _shown(axis: Any) -> list[tuple[float, str]]:
     """Places and texts of the major ticks inside the view."""
     low, high = sorted(axis.get_view_interval())
     place = axis.get_majorticklocs()
-    text = axis.get_major_formatter().format_ticks(place)
+    formatter = axis.get_major_formatter()
+    text = formatter.format_ticks(place)
+    if formatter.get_offset():
+        # The common factor or offset would stand apart, where nobody draws it: write the numbers whole.
+        spacing = np.abs(np.diff(place)).min() if len(place) > 1 else 1.0
+        n_digits = 1 + int(np.ceil(np.log10(max(np.abs(place).max() / spacing, 1.0))))
+        text = [f"{p:.{n_digits}g}" for p in place]
     slack = 1e-6 * (high - low)
     return [(p, t) for p, t in zip(place, text, strict=True) if low - slack <= p <= high + slack]
 

@@ -153,16 +153,25 @@ def make_schedule(records: Records, n_observations: int, segment_covariates: np.
             for name, values in zip(Records._fields, records, strict=True)
         )
     )
-    infusions = (plain.kind == RECORD_INFUSION).sum(axis=1)
-    extra = int(infusions.max(initial=0))
-    if extra and (plain.ss > 0).any():
-        extra += MAX_RUNNING
+    extra = int(_infusion_ends(plain).max(initial=0))
     shape = (plain.time.shape[0], plain.time.shape[1] + extra)
     events = _empty_events(shape)
     _expand(plain, events, max(1, extra))
     width = max(1, int(events.n_events.max(initial=1)))
     trimmed = Events._make([*(np.ascontiguousarray(a[:, :width]) for a in events[:-1]), events.n_events])
     return Schedule(trimmed, n_observations, np.array(segment_covariates, dtype=np.float64, order="C"))
+
+
+def _infusion_ends(records: Records) -> np.ndarray:
+    """Count the infusion ends of every design (at most, up to rounding), shape (n,).
+
+    The kernel writes without bounds checks: too small a count here would overwrite foreign memory.
+    """
+    steady = (records.ss > 0) & (records.ii > 0.0)
+    periods = np.ceil(records.duration / np.where(steady, records.ii, np.inf))
+    # One more than the copies that run: the kernel's comparison of products may round the other way.
+    copies = np.where(steady, np.minimum(periods + 1.0, MAX_RUNNING), 1.0)
+    return np.where(records.kind == RECORD_INFUSION, copies, 0.0).sum(axis=1)
 
 
 def _empty_events(shape: tuple[int, int]) -> Events:

@@ -300,6 +300,17 @@ def test_absurd_rates_give_a_status_and_leave_other_rows_alone(psi):
     assert_array_equal(found.status, [2, 0])
 
 
+def test_many_overlapping_steady_state_infusions_keep_within_their_memory():
+    """Three regimens of 41 infusions each: more ends than one regimen can ever have running."""
+    doses = [Dose(60.0 * k, 100.0, duration=40.5, ii=1.0, ss=1) for k in range(3)]
+    design = Design.from_doses(doses, [59.0, 121.0, 300.0])
+    events = schedule_of([design], 0).events
+    assert events.n_events[0] == 3 * (1 + 41) + 3
+    assert_solution(oral, 2, np.array([0.9, 0.2]), design)
+    superposed = [Dose(float(k), 100.0, duration=30.5, ii=1.0, ss=2) for k in range(4)]
+    assert_solution(oral, 2, np.array([0.9, 0.2]), Design.from_doses(superposed, [4.0, 20.0, 60.0]))
+
+
 def test_a_compartment_that_never_empties_has_no_steady_state():
     def collecting(t, y, p):
         return (-p.k0 * y.a, p.k0 * y.a)

@@ -108,7 +108,7 @@ def conditional_draws(
     cumulative = np.cumsum(normalized_weights(log_weight), axis=1)
     grid = (np.arange(n_draws) + rng.random((len(mu), 1))) / n_draws
     rows = np.stack([np.searchsorted(c / c[-1], g) for c, g in zip(cumulative, grid, strict=True)])
-    picked = np.take_along_axis(phi, np.minimum(rows, n_points - 1)[:, :, None], axis=1)
+    picked = np.take_along_axis(phi, np.minimum(rows, phi.shape[1] - 1)[:, :, None], axis=1)
     return ConditionalDraws(picked, effective_sample_size(log_weight))
 
 

@@ -102,6 +102,21 @@ def test_subject_curves_pass_through_the_predictions_and_the_band_holds_the_mode
         assert ((curve.low < curve.ipred) & (curve.ipred < curve.high)).all()
 
 
+def test_conditional_draws_are_distinct_where_the_data_say_nothing():
+    """Without data every node weighs about 1 / 4608: systematic resampling takes none of them twice."""
+    fit, model, dataset = make_study(np.random.default_rng(8), n_subjects=4)
+    silent = replace(dataset.subjects[0], observed=np.zeros(len(TIMES), bool))
+    draws = conditional_draws(
+        fit,
+        model,
+        Dataset((silent, *dataset.subjects[1:])),
+        300,
+        np.random.default_rng(1),
+        n_points=4096,
+    )
+    assert len(np.unique(draws.phi[0, :, 0])) == 300
+
+
 def test_dense_design_keeps_doses_and_puts_the_grid_after_them_at_ties():
     design = Design.from_doses([Dose(0.0, 100.0), Dose(12.0, 50.0, duration=1.0)], [1.0, 12.0, 24.0])
     dense, source = dense_design(design, n_outputs=2, n_grid=5)

@@ -19,6 +19,7 @@ import numpy as np
 from amortnlme.core.errors import CapabilityError, UsageError
 from amortnlme.core.rng import stream
 from amortnlme.core.status import FitStatus
+from amortnlme.data.subject import TimeVarying
 from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnings
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.correction import correct_surrogate
@@ -145,7 +146,7 @@ class Amortized(AbstractMethod):
         draws, population = problem.draws, problem.bound_population
         watch = Stopwatch()
         correction, warnings = self._choose_correction(problem)
-        warnings += _draw_warnings(draws)
+        warnings += [*_draw_warnings(draws), *_covariate_warnings(problem)]
         with watch("surrogate"):
             n_components = self.n_components or (2 if draws.n_draws >= MIN_MIXTURE_DRAWS else 1)
             surrogate = build_surrogate(draws, n_components, stream(problem.seed, MIXTURE_STREAM))
@@ -311,6 +312,19 @@ def _draw_warnings(draws: PosteriorDraws) -> list[str]:
         f"[W_DRAWS_OUT_OF_DOMAIN] {len(outside)} of {draws.n_subjects} subjects lie outside what the "
         f"estimator was "
         f"trained on, first {draws.subject_ids[outside[0]]!r}: {first}"
+    ]
+
+
+def _covariate_warnings(problem: FitProblem) -> list[str]:
+    """Say where a population model takes a covariate that changes within subjects at its first value."""
+    used = {effect.covariate for effect in problem.bound_population.covariates}
+    subjects = () if problem.dataset is None else problem.dataset.subjects
+    changing = sorted(c for c in used if any(isinstance(s.covariates.get(c), TimeVarying) for s in subjects))
+    if not changing:
+        return []
+    return [
+        f"[W_FIT_COVARIATE_BASELINE] {', '.join(changing)} changes within subjects: the population model "
+        f"uses its value at each subject's first record."
     ]
 
 

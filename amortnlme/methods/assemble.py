@@ -125,6 +125,7 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
         n_subjects=population.n_subjects,
         n_observations=0 if problem.dataset is None else problem.dataset.n_observations,
         n_parameters_random=_n_parameters_random(problem),
+        n_censored=0 if problem.dataset is None else sum(s.n_censored for s in problem.dataset.subjects),
     )
 
 

@@ -99,11 +99,16 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
 def _omega(fit: PopulationFit) -> dict[str, Any]:
     effects = [fit.parameter_names.index(name) for name in fit.random_effects]
     omega = fit.omega[np.ix_(effects, effects)]
+    natural = np.array([fit.estimate(name).value for name in fit.random_effects])
+    with np.errstate(over="ignore"):
+        # Of identity, log and logit only the logarithm maps theta to exp(theta).
+        is_log = np.isclose(natural, np.exp(fit.theta[effects]), rtol=1e-9, atol=0.0)
+        cv = np.where(is_log, 100.0 * np.sqrt(np.expm1(np.diagonal(omega))), np.nan)
     return {
         "names": list(fit.random_effects),
         "covariance": omega,
         "sd": np.sqrt(np.diagonal(omega)),
-        "cv_percent": 100.0 * np.sqrt(np.expm1(np.diagonal(omega))),
+        "cv_percent": cv,
         "correlation": correlation_of(omega),
     }
 

@@ -72,6 +72,7 @@ def save_fit(fit: PopulationFit, path: Path) -> None:
         "n_subjects": fit.n_subjects,
         "n_observations": fit.n_observations,
         "n_parameters_random": fit.n_parameters_random,
+        "n_censored": fit.n_censored,
     }
     write_h5_atomic(path, arrays, plain(header))
 
@@ -147,4 +148,5 @@ def load_fit(path: Path) -> PopulationFit:
         n_subjects=header["n_subjects"],
         n_observations=header["n_observations"],
         n_parameters_random=header["n_parameters_random"],
+        n_censored=header.get("n_censored", 0),
     )

@@ -128,6 +128,10 @@ class PopulationFit:
     seconds : mapping of str to float
         Wall time per stage.
     n_subjects, n_observations : int
+    n_parameters_random : int
+        See `bicc`.
+    n_censored : int
+        Censored ones among the observations.
     """
 
     method: str
@@ -158,6 +162,7 @@ class PopulationFit:
     n_subjects: int
     n_observations: int
     n_parameters_random: int = field(default=0)
+    n_censored: int = field(default=0)
 
     def __post_init__(self) -> None:
         """Make the arrays read-only."""
@@ -174,8 +179,11 @@ class PopulationFit:
 
     @property
     def ofv_nonmem(self) -> float:
-        """`ofv` without the constant n_observations log(2 pi), as NONMEM prints it."""
-        return self.ofv - self.n_observations * LOG_2PI
+        """`ofv` without the constant n log(2 pi), as NONMEM prints it.
+
+        n counts the quantified observations: the probability of a censored one has no such constant.
+        """
+        return self.ofv - (self.n_observations - self.n_censored) * LOG_2PI
 
     @property
     def aic(self) -> float:

@@ -111,8 +111,9 @@ def search_box(
     """
     reach = natural_reach(population, draws)
     lower, upper = -10.0 * reach, 10.0 * reach
-    center = draws.phi.mean(axis=(0, 1))
     low, high = theta_limits(population, prior_mean, prior_sd)
+    # Draws from beyond the limits must not leave an empty box.
+    center = np.clip(draws.phi.mean(axis=(0, 1)), low, high)
     theta = population.theta_slice
     lower[theta] = np.maximum(center + lower[theta], low)
     upper[theta] = np.minimum(center + upper[theta], high)

@@ -11,6 +11,8 @@ import pytest
 from amortnlme.core.errors import AmortNlmeError, ArtefactError
 from amortnlme.core.status import FitStatus
 from amortnlme.data.bundled import load_bundled
+from amortnlme.data.dataset import Dataset
+from amortnlme.data.subject import TimeVarying
 from amortnlme.methods.amortized import Amortized
 from amortnlme.methods.fit import fit
 from amortnlme.methods.population_fit import OFV_KINDS, PopulationFit
@@ -225,3 +227,51 @@ def test_data_far_from_the_draws_do_not_raise(draws, dataset):
     found = fit(lost, PLAIN, QUICK, dataset=dataset)
     assert found.status in tuple(FitStatus)
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_nonmem_constant_counts_quantified_observations_only(result):
+    censored = replace(result, n_censored=20)
+    assert censored.ofv_nonmem == pytest.approx(result.ofv - 100 * np.log(2 * np.pi))
+
+
+def test_censored_observations_are_counted_and_survive_the_file(draws, dataset, tmp_path):
+    first = dataset.subjects[0]
+    below = replace(first, censoring=np.r_[np.zeros(9, np.int8), np.int8(1)])
+    study = Dataset((below, *dataset.subjects[1:]))
+    fitted = fit(replace(draws, dataset_fingerprint=""), PLAIN, QUICK, dataset=study, seed=2)
+    assert (fitted.n_observations, fitted.n_censored) == (120, 1)
+    fitted.save(tmp_path / "fit.h5")
+    assert PopulationFit.load(tmp_path / "fit.h5").ofv_nonmem == fitted.ofv_nonmem
+
+
+def test_coefficient_of_variation_is_given_for_log_normal_parameters_only(result):
+    omega = result.to_dict()["omega"]
+    expected = 100 * np.sqrt(np.expm1(np.diagonal(result.omega)[:3]))
+    np.testing.assert_allclose(omega["cv_percent"], expected)
+    rows = tuple(replace(e, value=np.log(e.value)) if e.name == "ke" else e for e in result.estimates)
+    identity = replace(result, estimates=rows).to_dict()["omega"]["cv_percent"]
+    assert identity[1] is None and identity[0] == omega["cv_percent"][0]
+
+
+def test_draws_far_beyond_the_prior_are_no_traceback(draws):
+    far = replace(draws, phi=draws.phi + 50.0)
+    fitted = fit(far, PLAIN, replace(QUICK, correction="none"))
+    assert any("W_FIT_AT_LIMIT" in text for text in fitted.warnings)
+
+
+def test_covariate_that_changes_within_subjects_is_used_at_its_first_value_and_said_so(draws, dataset):
+    subjects = [
+        replace(s, covariates={"wt": TimeVarying(s.covariates["weight"] + np.arange(s.design.n_records))})
+        for s in dataset.subjects
+    ]
+    population = PopulationModel(
+        random_effects=RandomEffects(on=("ka", "ke", "V")), covariates=(CovariateEffect("V", "wt"),)
+    )
+    plain = replace(draws, dataset_fingerprint="")
+    method = replace(QUICK, correction="none")
+    fitted = fit(plain, population, method, dataset=Dataset(tuple(subjects)))
+    assert any("W_FIT_COVARIATE_BASELINE" in text for text in fitted.warnings)
+    constant = replace(population, covariates=(CovariateEffect("V", "weight"),))
+    reference = fit(plain, constant, method, dataset=dataset)
+    assert not any("W_FIT_COVARIATE_BASELINE" in text for text in reference.warnings)
+    np.testing.assert_array_equal(fitted.x, reference.x)

@@ -246,7 +246,9 @@ class IndividualModel:
         """
         phi = self._rows(phi)
         inputs = self._inputs(_one_design(design, covariates))
-        return self._simulate(phi, inputs, np.zeros(phi.shape[0], dtype=np.int64), rng)
+        simulated = self._simulate(phi, inputs, np.zeros(phi.shape[0], dtype=np.int64), rng)
+        # A batch has at least one column, also where the design has no observation.
+        return Simulated(simulated.y[:, : design.n_observations], simulated.status)
 
     def simulate_batch(self, phi: np.ndarray, batch: DesignBatch, rng: np.random.Generator) -> Simulated:
         """Simulate n parameter vectors, each under its own design.

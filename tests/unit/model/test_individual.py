@@ -64,6 +64,14 @@ def test_simulate_batch_pads_ragged_designs_with_nan_and_is_a_function_of_the_ge
     assert model.simulate_batch(phi, batch, stream(1)).y.tobytes() == y.tobytes()
 
 
+def test_simulation_of_a_design_without_observations_has_no_columns():
+    model = two_output_model()
+    design = Design.from_doses([Dose(0.0, 100.0)], [])
+    phi = model.parameters.typical_phi[None]
+    y = model.simulate(phi, design, {"weight": 70.0}, stream(1)).y
+    assert y.shape == model.predict(phi, design, {"weight": 70.0}).f.shape == (1, 0)
+
+
 def test_simulated_noise_has_the_declared_moments():
     """Null: y ~ N(f, a^2 + (b f)^2); n = 40 000; mean and log SD within 4.9 SE (false alarm 1e-6 each)."""
     model, n = two_output_model(), 40_000

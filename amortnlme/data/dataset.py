@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -70,7 +71,7 @@ class Dataset:
         if not self.subjects:
             raise DataError("E_DATA_EMPTY", f"Data {self.name!r} has no subject. At least one is needed.")
         if len(set(self.ids)) != len(self.ids):
-            twice = sorted({i for i in self.ids if self.ids.count(i) > 1})
+            twice = sorted(i for i, count in Counter(self.ids).items() if count > 1)
             raise DataError(
                 "E_DATA_DUPLICATE_ID",
                 f"Identifiers occur more than once: {', '.join(twice)}. Make them unique.",
@@ -162,7 +163,8 @@ class Dataset:
                 "E_DATA_UNKNOWN_ID",
                 f"No subject is called {', '.join(map(repr, unknown))}. There are {', '.join(self.ids)}.",
             )
-        kept = tuple(e for e in self.exclusions if e.id in set(ids))
+        asked = set(ids)
+        kept = tuple(e for e in self.exclusions if e.id in asked)
         return Dataset(tuple(by_id[i] for i in ids), self.name, kept, self.units, self.source)
 
     def design_batch(self) -> DesignBatch:

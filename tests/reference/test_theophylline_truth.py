@@ -123,11 +123,11 @@ def test_standard_errors_agree_with_the_exact_information(name):
 
 @pytest.mark.parametrize("name", COVARIATE_COLUMNS)
 def test_reported_objective_agrees_with_quadrature_within_its_monte_carlo_error(name):
-    """Null: the referee is unbiased. False-alarm rate 1e-4 for each t with 7 degrees of freedom: 7.6 SE."""
+    """Null: the referee is unbiased. False-alarm rate 1e-4 for each t with 7 degrees of freedom: 7.9 SE."""
     result = _fit(name)
     assert result.ofv_kind == "importance_sampling"
     assert 0 < result.ofv_se < 0.05
-    assert abs(result.ofv - _exact_at(result, name)) < 7.6 * result.ofv_se
+    assert abs(result.ofv - _exact_at(result, name)) < 7.9 * result.ofv_se
     assert result.ofv == pytest.approx(result.ofv_individual.sum())
 
 

@@ -11,6 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+#: A search that ran out of iterations this close to the mode, in conditional SDs, still counts as converged.
+SETTLED = 1e-3
+
 
 class IndividualTarget(Protocol):
     """What population methods need of a model joined with a dataset (`BoundModel` provides it)."""
@@ -108,6 +111,10 @@ def find_ebe(
         # The last short step is still taken. No ascent even for a vanishing step: a mode to machine
         # precision.
         converged |= arrived | (~better & (damping >= 1e12) & np.isfinite(value))
+    # Where the expected information is far below the curvature, steps overshoot and the search ends in a
+    # cycle of the size of rounding errors: as good a mode as any.
+    gap = np.linalg.solve(precision, gradient[..., None])[..., 0]
+    converged |= np.isfinite(value) & ((gap * gradient).sum(axis=1) < SETTLED**2)
     return EmpiricalBayes(u, mu + u @ factor.T, precision, value, converged)
 
 

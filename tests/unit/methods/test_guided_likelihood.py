@@ -167,3 +167,23 @@ def test_information_of_a_quadratic_is_its_matrix():
     assert invert_information(np.array([[1.0, 1.0], [1.0, 1.0]])) is None
     assert invert_information(np.array([[1.0, 0.0], [0.0, -1.0]])) is None
     assert invert_information(np.array([[1.0, np.nan], [np.nan, 1.0]])) is None
+
+
+@dataclass(frozen=True)
+class Underrated:
+    """A normal likelihood whose expected information is a fifth of its curvature, plus a large constant."""
+
+    constant: float
+
+    def gauss_newton(self, phi):
+        gap = phi - 1.0
+        information = np.broadcast_to(10.0 * np.eye(2), (len(phi), 2, 2))
+        return self.constant - 25.0 * (gap**2).sum(axis=1), -50.0 * gap, information
+
+
+def test_modes_are_found_where_steps_overshoot_and_rounding_ends_the_search():
+    modes = find_ebe(Underrated(-1e4), np.zeros((3, 2)), np.eye(2))
+    assert modes.converged.all()
+    np.testing.assert_allclose(modes.u, 50.0 / 51.0, atol=1e-4)
+    started = find_ebe(Underrated(-1e4), np.zeros((3, 2)), np.eye(2), max_iterations=1)
+    assert not started.converged.any()

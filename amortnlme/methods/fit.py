@@ -152,13 +152,24 @@ def _check_draws(draws: PosteriorDraws) -> None:
             f"there are {draws.n_draws} draws per subject; a population fit needs at least {MIN_DRAWS} "
             f"(1000 is usual). Sample again with more draws.",
         )
-    flat = np.argwhere(draws.phi.std(axis=1) <= 0)
+    # Not the standard deviation, which rounding keeps above zero.
+    flat = np.argwhere(np.ptp(draws.phi, axis=1) <= 0)
     if len(flat):
         who, which = draws.subject_ids[flat[0][0]], draws.parameters.names[flat[0][1]]
         raise DrawsError(
             "E_DRAWS_DEGENERATE",
             f"all draws of {which!r} for subject {who!r} are the same number. Posterior draws must vary; "
             f"sample again.",
+        )
+    scaled = (draws.phi - draws.phi.mean(axis=1, keepdims=True)) / draws.phi.std(axis=1, keepdims=True)
+    flat = np.flatnonzero(
+        np.linalg.eigvalsh(np.swapaxes(scaled, 1, 2) @ scaled)[:, 0] < 1e-12 * draws.n_draws
+    )
+    if len(flat):
+        raise DrawsError(
+            "E_DRAWS_DEGENERATE",
+            f"the draws of subject {draws.subject_ids[flat[0]]!r} are linearly dependent: one parameter "
+            f"follows from the others. Posterior draws must vary in every direction; sample again.",
         )
 
 

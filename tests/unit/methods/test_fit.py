@@ -253,6 +253,14 @@ def test_coefficient_of_variation_is_given_for_log_normal_parameters_only(result
     assert identity[1] is None and identity[0] == omega["cv_percent"][0]
 
 
+def test_draws_without_variation_in_some_direction_are_refused(draws):
+    constant, dependent = draws.phi.copy(), draws.phi.copy()
+    constant[2, :, 1] = 0.1  # whose standard deviation is 1e-17, not 0
+    dependent[2, :, 1] = dependent[2, :, 0]
+    for phi in (constant, dependent):
+        assert _code(lambda phi=phi: fit(replace(draws, phi=phi), PLAIN)) == "E_DRAWS_DEGENERATE"
+
+
 def test_draws_far_beyond_the_prior_are_no_traceback(draws):
     far = replace(draws, phi=draws.phi + 50.0)
     fitted = fit(far, PLAIN, replace(QUICK, correction="none"))

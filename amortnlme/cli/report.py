@@ -38,7 +38,7 @@ def run(
     from amortnlme.cli.tables import say
     from amortnlme.diagnostics.compare import fit_labels
     from amortnlme.methods.population_fit import PopulationFit
-    from amortnlme.model.registry import load_model
+    from amortnlme.model.registry import load_model, load_shipped_model
     from amortnlme.population.posterior_draws import PosteriorDraws
     from amortnlme.report.page import ReportOptions, write_report
 
@@ -55,7 +55,7 @@ def run(
             loaded,
             None if draws is None else PosteriorDraws.load(draws),
             dataset,
-            load_model(model or loaded[0].model_name),
+            load_shipped_model(loaded[0].model_name) if model is None else load_model(model),
             out,
             card,
             uncorrected=[PopulationFit.load(path) for path in uncorrected or []],

@@ -12,7 +12,7 @@ from amortnlme.methods.amortized import Amortized
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.model.individual import IndividualModel
-from amortnlme.model.registry import load_model
+from amortnlme.model.registry import load_model, load_shipped_model
 from amortnlme.population.population_model import PopulationModel
 from amortnlme.population.posterior_draws import PosteriorDraws
 
@@ -192,7 +192,7 @@ def _resolve_model(
     if model is None:
         if draws is None or dataset is None or not draws.model_name:
             return None
-        individual = load_model(draws.model_name)
+        individual = load_shipped_model(draws.model_name)
     else:
         individual = load_model(model) if isinstance(model, str) else model
     if draws is not None:

@@ -31,8 +31,8 @@ def model_names() -> tuple[str, ...]:
 def load_model(name_or_path: str | Path) -> IndividualModel:
     """Load a shipped model by name, or a model file by path.
 
-    A path is executed as Python: name only files you trust. Estimator artefacts never lead here; they store
-    a model's name and fingerprint, not its code.
+    A path is executed as Python: name only files you trust. Files of amortnlme never lead here; they store a
+    model's name and fingerprint, not its code, and their names go to `load_shipped_model`.
 
     Parameters
     ----------
@@ -51,10 +51,34 @@ def load_model(name_or_path: str | Path) -> IndividualModel:
         itself.
     """
     text = str(name_or_path)
+    if text not in model_names() and (isinstance(name_or_path, Path) or text.endswith(".py") or "/" in text):
+        return _load_file(Path(name_or_path))
+    return load_shipped_model(text)
+
+
+def load_shipped_model(name: str) -> IndividualModel:
+    """Load a model that ships with the package; nothing else is ever executed.
+
+    For names that were read from a file: a path in a file of draws, a fit or a training set is no model.
+
+    Parameters
+    ----------
+    name : str
+        For instance "one_compartment_oral".
+
+    Returns
+    -------
+    IndividualModel
+        The model of that name.
+
+    Raises
+    ------
+    ModelError
+        E_MODEL_UNKNOWN.
+    """
+    text = str(name)
     if text in model_names():
         return _take_model(importlib.import_module(f"{PACKAGE}.{text}"), text)
-    if isinstance(name_or_path, Path) or text.endswith(".py") or "/" in text:
-        return _load_file(Path(name_or_path))
     close = difflib.get_close_matches(text, model_names(), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ModelError(

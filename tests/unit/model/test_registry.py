@@ -3,7 +3,7 @@
 import pytest
 
 from amortnlme.core.errors import ModelError
-from amortnlme.model.registry import load_model, model_names
+from amortnlme.model.registry import load_model, load_shipped_model, model_names
 
 GOOD = """
 import numpy as np
@@ -74,3 +74,14 @@ def test_unknown_names_and_missing_files_are_told_apart(tmp_path):
     with pytest.raises(ModelError) as caught:
         load_model(tmp_path / "absent.py")
     assert caught.value.code == "E_MODEL_FILE_MISSING"
+
+
+def test_a_name_read_from_a_file_never_executes_one(tmp_path):
+    """Draws, fits and training sets name their model; a path in that place is refused unread."""
+    trap = write(tmp_path, f"open({str(tmp_path / 'sprung')!r}, 'w').close()\nMODEL = None\n", "trap.py")
+    for name in (str(trap), trap, "../simulators/one_compartment_oral", "os"):
+        with pytest.raises(ModelError) as caught:
+            load_shipped_model(name)
+        assert caught.value.code == "E_MODEL_UNKNOWN"
+    assert not (tmp_path / "sprung").exists()
+    assert load_shipped_model("one_compartment_oral") is load_model("one_compartment_oral")

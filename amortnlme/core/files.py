@@ -32,6 +32,32 @@ def write_error(path: Path, cause: OSError) -> ArtefactError:
     )
 
 
+def make_folder(path: Path | str) -> Path:
+    """Make a folder and its parents, or keep it as it is.
+
+    Parameters
+    ----------
+    path : Path or str
+        Folder.
+
+    Returns
+    -------
+    Path
+        The folder, which now exists.
+
+    Raises
+    ------
+    ArtefactError
+        If there cannot be a folder, for instance because a file has the name (``E_IO_WRITE``).
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise write_error(folder, cause) from cause
+    return folder
+
+
 def write_bytes_atomic(path: Path | str, content: bytes) -> None:
     """Write a file through a temporary neighbor and a rename: a crash leaves the old file or the new one.
 

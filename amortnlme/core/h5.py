@@ -4,17 +4,20 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import h5py
 import hdf5plugin
 import numpy as np
 
-from amortnlme.core.errors import ArtefactError
+from amortnlme.core.errors import AmortNlmeError, ArtefactError
 from amortnlme.core.files import publish, write_error
 
 _FORMAT = 1
+# Real arrays shrink a few times; a file that claims to swell beyond both is made to exhaust the memory.
+_MOST_SWELLING, _ALWAYS_ALLOWED = 1000, 2**28
 
 
 def checksum(array: np.ndarray) -> int:
@@ -150,7 +153,7 @@ def read_h5(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], dict[st
     try:
         with h5py.File(source, "r") as file:
             return _verified(file, source, kind)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as cause:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as cause:
         raise ArtefactError(
             "E_H5_TRUNCATED",
             f"{source} is not a whole HDF5 file of amortnlme ({cause}). It may be cut off, damaged or of "
@@ -172,10 +175,16 @@ def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.nd
     header = str(file.attrs["meta"])
     arrays: dict[str, np.ndarray] = {}
     bad = [] if zlib.crc32(header.encode()) == _whole(file.attrs["meta_crc32"]) else ["meta"]
+    size = 0
     for label in json.loads(str(file.attrs["names"])):
         dataset = file[label]
         if not isinstance(dataset, h5py.Dataset):
             raise TypeError(f"{label} is no array")
+        if _lies_elsewhere(file, label, dataset):
+            raise ValueError(f"{label} points into another file")
+        size += dataset.nbytes
+        if size > max(_ALWAYS_ALLOWED, _MOST_SWELLING * source.stat().st_size):
+            raise ValueError(f"its arrays would take {size} bytes")
         arrays[label] = np.asarray(dataset[()])
         if checksum(arrays[label]) != _whole(dataset.attrs["crc32"]):
             bad.append(label)
@@ -186,6 +195,42 @@ def _verified(file: h5py.File, source: Path, kind: str) -> tuple[dict[str, np.nd
             "a copy.",
         )
     return arrays, json.loads(header)
+
+
+def _lies_elsewhere(file: h5py.File, label: str, dataset: h5py.Dataset) -> bool:
+    linked = not isinstance(file.get(label, getlink=True), h5py.HardLink)
+    return linked or dataset.file.filename != file.filename or dataset.is_virtual or bool(dataset.external)
+
+
+@contextmanager
+def understood(path: Path | str, what: str) -> Iterator[None]:
+    """Name the file whose content, though undamaged, makes no sense.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file that was read.
+    what : str
+        What it should describe, for instance "posterior draws".
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    ArtefactError
+        ``E_H5_CONTENT`` in place of the Python error that missing or strange content causes.
+    """
+    try:
+        yield
+    except AmortNlmeError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as cause:
+        raise ArtefactError(
+            "E_H5_CONTENT",
+            f"{path} does not describe {what} ({type(cause).__name__}: {cause}). Make it again.",
+        ) from cause
 
 
 def _whole(attribute: object) -> int:

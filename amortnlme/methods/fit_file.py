@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amortnlme.core.errors import ArtefactError
-from amortnlme.core.h5 import read_h5, write_h5_atomic
+from amortnlme.core.h5 import read_h5, understood, write_h5_atomic
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.fit_document import plain
 from amortnlme.methods.population_fit import FitQuality, Individuals, PopulationFit
@@ -91,7 +92,7 @@ def load_fit(path: Path) -> PopulationFit:
     Raises
     ------
     ArtefactError
-        E_H5_MISSING, E_H5_TRUNCATED, E_H5_CHECKSUM, E_H5_KIND, E_FIT_VERSION.
+        E_H5_MISSING, E_H5_TRUNCATED, E_H5_CHECKSUM, E_H5_KIND, E_H5_CONTENT, E_FIT_VERSION.
     """
     arrays, raw = read_h5(path, kind=FIT_KIND)
     header: dict[str, Any] = dict(raw)
@@ -102,6 +103,11 @@ def load_fit(path: Path) -> PopulationFit:
             f"{FIT_VERSION}. "
             f"Fit again, or upgrade.",
         )
+    with understood(path, "a population fit"):
+        return _rebuilt(arrays, header)
+
+
+def _rebuilt(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> PopulationFit:
     quality_scalars = dict(zip(QUALITY_SCALARS, arrays["quality/scalars"].tolist(), strict=True))
     scalars = dict(zip(SCALARS, arrays["scalars"].tolist(), strict=True))
     return PopulationFit(
@@ -144,9 +150,9 @@ def load_fit(path: Path) -> PopulationFit:
         warnings=tuple(header["warnings"]),
         trace=tuple(header["trace"]),
         provenance=header["provenance"],
-        seconds=header["seconds"],
-        n_subjects=header["n_subjects"],
-        n_observations=header["n_observations"],
-        n_parameters_random=header["n_parameters_random"],
+        seconds={str(stage): float(value) for stage, value in header["seconds"].items()},
+        n_subjects=operator.index(header["n_subjects"]),
+        n_observations=operator.index(header["n_observations"]),
+        n_parameters_random=operator.index(header["n_parameters_random"]),
         n_censored=header.get("n_censored", 0),
     )

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from amortnlme.core.errors import AmortNlmeError, ArtefactError
-from amortnlme.core.files import sha256_file, write_json_atomic, write_text_atomic
+from amortnlme.core.files import make_folder, sha256_file, write_json_atomic, write_text_atomic
 from amortnlme.core.h5 import read_h5, write_h5_atomic
 from amortnlme.model.individual import IndividualModel
 from amortnlme.model.registry import load_model, model_names
@@ -53,7 +54,7 @@ def save_artefact(estimator: Estimator, path: Path) -> None:
     ArtefactError
         E_IO_WRITE when a file cannot be written.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     # Without its checksums a half-replaced artefact cannot be loaded.
     (path / CHECKSUMS).unlink(missing_ok=True)
     network = estimator.network
@@ -120,30 +121,42 @@ def load_artefact(path: str | Path, model: IndividualModel | None = None) -> Est
     ------
     ArtefactError
         E_ARTEFACT_MISSING (no such directory or file), E_ARTEFACT_CHECKSUM (changed bytes), E_ARTEFACT_FORMAT
-        (other format version), E_ARTEFACT_CONFIG (unreadable configuration), E_ARTEFACT_MODEL (the model,
-        its prior or its designs are no longer those of training), E_ARTEFACT_WEIGHTS (weights of another
-        network), E_ARTEFACT_SENTINEL (the library computes other densities than at training time).
+        (other format version), E_ARTEFACT_CONFIG (a file whose content describes no estimator),
+        E_ARTEFACT_MODEL (the model, its prior or its designs are no longer those of training),
+        E_ARTEFACT_WEIGHTS (weights of another network), E_ARTEFACT_SENTINEL (the library computes other
+        densities than at training time).
     """
     folder = _folder(path)
     listed = _verify_checksums(folder)
     config = _read_config(folder)
-    try:
+    with _named(folder / CONFIG):
         estimator = _rebuild(config, model)
+    with _named(folder / WEIGHTS):
+        _load_weights(estimator.network, folder / WEIGHTS)
+    with _named(folder / HISTORY):
+        estimator = estimator.with_history(_read_history(folder / HISTORY))
+    if CALIBRATION in listed:
+        with _named(folder / CALIBRATION):
+            estimator = estimator.with_calibration(_read_calibration(folder / CALIBRATION))
+    # Last, because it compiles the passes that the returned object goes on using.
+    with _named(folder / SENTINEL):
+        check_sentinel(estimator, folder / SENTINEL)
+    return estimator
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what the content of a file of right checksum makes fail into an error that names the file."""
+    try:
+        yield
     except ArtefactError:
         raise
-    except (AmortNlmeError, KeyError, TypeError, ValueError) as error:
+    except (AmortNlmeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ArtefactError(
             "E_ARTEFACT_CONFIG",
-            f"{folder / CONFIG} does not describe an estimator ({type(error).__name__}: {error}). "
+            f"{path} does not describe an estimator ({type(error).__name__}: {error}). "
             "Restore the artefact from its source.",
         ) from error
-    _load_weights(estimator.network, folder / WEIGHTS)
-    estimator = estimator.with_history(_read_history(folder / HISTORY))
-    if CALIBRATION in listed:
-        estimator = estimator.with_calibration(json.loads((folder / CALIBRATION).read_text(encoding="utf-8")))
-    # Last, because it compiles the passes that the returned object goes on using.
-    check_sentinel(estimator, folder / SENTINEL)
-    return estimator
 
 
 def _folder(path: str | Path) -> Path:
@@ -312,6 +325,13 @@ def _read_history(path: Path) -> list[dict[str, float]]:
     return [
         {key: int(value) if value.isdecimal() else float(value) for key, value in row.items()} for row in rows
     ]
+
+
+def _read_calibration(path: Path) -> dict[str, Any]:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise TypeError(f"a {type(record).__name__} is no calibration record")
+    return record
 
 
 def _through_json(config: Any) -> Any:

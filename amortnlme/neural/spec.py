@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any
 
 from amortnlme.core.errors import TrainingError
 
 TOKEN_KINDS = ("events", "observations")
 SUMMARY_KINDS = ("set", "gru")
+_MOST = {
+    "summary_width": 4096,
+    "summary_rounds": 64,
+    "summary_size": 4096,
+    "flow_depth": 256,
+    "flow_width": 4096,
+}
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "an integer"),
+    "float": (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value),
+        "a finite number",
+    ),
+    "str": (lambda value: isinstance(value, str), "a text"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +74,7 @@ class NetworkSpec:
     buckets: tuple[int, ...] = (8, 16, 32)
 
     def __post_init__(self) -> None:
+        _require_types(self)
         _require(self.tokens in TOKEN_KINDS, "tokens", self.tokens, f"one of {TOKEN_KINDS}")
         _require(self.summary in SUMMARY_KINDS, "summary", self.summary, f"one of {SUMMARY_KINDS}")
         _require(
@@ -72,8 +90,10 @@ class NetworkSpec:
             self.history_rates,
             "positive rates",
         )
-        for name in ("summary_width", "summary_rounds", "summary_size", "flow_depth", "flow_width"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+        # The bounds keep a configuration of unknown origin from asking for all the memory there is.
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            _require(1 <= value <= most, name, value, f"an integer from 1 to {most}")
         increasing = (
             list(self.buckets) == sorted(set(self.buckets)) and len(self.buckets) > 0 and self.buckets[0] > 0
         )
@@ -122,6 +142,7 @@ class TrainingSpec:
     pilot_rows: int = 5000
 
     def __post_init__(self) -> None:
+        _require_types(self)
         for name in ("epochs", "batch_size", "validation_rows", "pilot_rows"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
         for name in ("warmup_steps", "patience"):
@@ -144,6 +165,19 @@ def _require(condition: bool, name: str, given: object, allowed: str) -> None:
         raise TrainingError(
             "E_SPEC_VALUE", f"option {name} is not valid. Given: {given!r}. Allowed: {allowed}."
         )
+
+
+def _require_types(spec: Any) -> None:
+    """Hold every value against its annotation: in a file, "3" and 3 are easily confused."""
+    for field in fields(spec):
+        value, kind = getattr(spec, field.name), str(field.type)
+        if kind.startswith("tuple["):
+            holds, words = _KINDS[kind.removeprefix("tuple[").removesuffix(", ...]")]
+            valid, words = isinstance(value, tuple) and all(map(holds, value)), f"a list, each {words}"
+        else:
+            holds, words = _KINDS[kind]
+            valid = holds(value)
+        _require(valid, field.name, value, words)
 
 
 def _checked(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:

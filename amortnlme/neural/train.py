@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from amortnlme.core.errors import TrainingError
+from amortnlme.core.files import make_folder
 from amortnlme.model.individual import IndividualModel
-from amortnlme.model.registry import load_model
+from amortnlme.model.registry import load_shipped_model
 from amortnlme.neural.backend import backend_name, use_backend, values_of
 from amortnlme.neural.batches import EncodedShards, EpochBatches, Rows, usable_rows
 from amortnlme.neural.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -68,10 +69,16 @@ def train(
     ------
     TrainingError
         E_TRAINING_FINGERPRINT when the model no longer is the one that was simulated, E_TRAINING_SIZE,
-        E_SPEC_BUCKETS, E_CHECKPOINT_FOREIGN, E_TRAINING_DIVERGED when the loss is no longer finite.
+        E_TRAINING_PATH when `out` is a file, E_SPEC_BUCKETS, E_CHECKPOINT_FOREIGN, E_TRAINING_DIVERGED when
+        the loss is no longer finite.
     ArtefactError
         When files are damaged or cannot be written.
     """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(
+            "E_TRAINING_PATH", f"{folder} is a file, not a folder. Name a folder for the estimator."
+        )
     model = _checked_model(training_set, model)
     encoder = _pilot_encoder(training_set, model, network_spec, training_spec.pilot_rows)
     shards = EncodedShards(training_set, encoder, training_spec.validation_rows)
@@ -85,7 +92,6 @@ def train(
     steps = training_spec.epochs * max(shards.n_training // training_spec.batch_size, 1)
     network.compile(optimizer=_optimizer(training_spec, steps), loss=_negative_mean)
     network.optimizer.build(network.trainable_variables)
-    folder = Path(out)
     checkpoint = folder.parent / f"{folder.name}.checkpoint.h5"
     identity = {
         "training_set": training_set.fingerprint,
@@ -94,7 +100,7 @@ def train(
         "seed": seed,
         "backend": backend_name(),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     state = TrainingState()
     if resume and checkpoint.exists():
         state = load_checkpoint(checkpoint, network, identity)
@@ -194,7 +200,7 @@ def _optimizer(spec: TrainingSpec, steps: int) -> Any:
 
 
 def _checked_model(training_set: TrainingSet, model: IndividualModel | None) -> IndividualModel:
-    found = model or load_model(str(training_set.header["model"]))
+    found = model or load_shipped_model(str(training_set.header["model"]))
     if found.fingerprint != training_set.header["model_fingerprint"]:
         raise TrainingError(
             "E_TRAINING_FINGERPRINT",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amortnlme.core.errors import DrawsError
-from amortnlme.core.h5 import read_h5, write_h5_atomic
+from amortnlme.core.h5 import read_h5, understood, write_h5_atomic
 from amortnlme.model.parameters import ParameterSpace
 from amortnlme.model.prior import AbstractPrior, prior_from_config
 
@@ -197,7 +197,7 @@ class PosteriorDraws:
         Raises
         ------
         ArtefactError
-            E_H5_MISSING, E_H5_TRUNCATED, E_H5_CHECKSUM, E_H5_KIND.
+            E_H5_MISSING, E_H5_TRUNCATED, E_H5_CHECKSUM, E_H5_KIND, E_H5_CONTENT.
         DrawsError
             E_DRAWS_VERSION for a file of a later format.
         """
@@ -210,20 +210,21 @@ class PosteriorDraws:
                 f"{DRAWS_VERSION}. "
                 f"Sample again, or upgrade.",
             )
-        return cls(
-            phi=arrays["phi"],
-            log_q=arrays["log_q"],
-            log_prior=arrays["log_prior"],
-            subject_ids=tuple(meta["subject_ids"]),
-            parameters=ParameterSpace.from_config(meta["parameters"]),
-            prior=prior_from_config(meta["prior"]),
-            model_name=meta["model_name"],
-            model_fingerprint=meta["model_fingerprint"],
-            estimator_fingerprint=meta["estimator_fingerprint"],
-            dataset_fingerprint=meta["dataset_fingerprint"],
-            n_rejected=arrays["n_rejected"],
-            out_of_domain=tuple(tuple(reasons) for reasons in meta["out_of_domain"]),
-        )
+        with understood(path, "posterior draws"):
+            return cls(
+                phi=arrays["phi"],
+                log_q=arrays["log_q"],
+                log_prior=arrays["log_prior"],
+                subject_ids=tuple(meta["subject_ids"]),
+                parameters=ParameterSpace.from_config(meta["parameters"]),
+                prior=prior_from_config(meta["prior"]),
+                model_name=meta["model_name"],
+                model_fingerprint=meta["model_fingerprint"],
+                estimator_fingerprint=meta["estimator_fingerprint"],
+                dataset_fingerprint=meta["dataset_fingerprint"],
+                n_rejected=arrays["n_rejected"],
+                out_of_domain=tuple(tuple(reasons) for reasons in meta["out_of_domain"]),
+            )
 
 
 def _check_phi(phi: np.ndarray, ids: tuple[str, ...], parameters: ParameterSpace) -> None:

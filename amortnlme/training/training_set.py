@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from amortnlme.core.errors import ArtefactError, TrainingError
-from amortnlme.core.files import write_json_atomic
+from amortnlme.core.files import make_folder, write_json_atomic
 from amortnlme.core.fingerprint import fingerprint_json
+from amortnlme.core.rng import stream
 from amortnlme.model.individual import IndividualModel
 from amortnlme.training.creation import ShardPlan, simulate_missing
 from amortnlme.training.shard import Shard, read_shard, shard_path
@@ -109,14 +110,19 @@ class TrainingSet:
                 )
         folder = Path(path)
         header = _header(model, n, seed, shard_size)
+        if folder.exists() and not folder.is_dir():
+            raise TrainingError(
+                "E_TRAINING_PATH", f"{folder} is a file, not a folder. Name a folder that may be created."
+            )
+        # Refuses a bad seed before anything is written.
+        stream(seed)
         # A killed run leaves unfinished temporary files behind; they hold nothing.
         for stale in folder.glob(".*.tmp"):
             stale.unlink()
         if folder.exists() and any(folder.iterdir()):
             _require_same_header(folder, header)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(folder / HEADER, header)
+            write_json_atomic(make_folder(folder) / HEADER, header)
         plan = ShardPlan(folder, seed, n, shard_size, fingerprint_json(header))
         simulate_missing(plan, model, workers, progress)
         return cls(folder, header)
@@ -134,13 +140,15 @@ class TrainingSet:
         folder = Path(path)
         header = _read_header(folder)
         out = cls(folder, header)
-        missing = [index for index in range(out.n_shards) if not shard_path(folder, index).exists()]
-        if missing:
+        # Counted on the disk: a header of unknown origin may speak of any number.
+        present = {path.name for path in folder.glob("shard-*.h5")}
+        first = next((i for i in range(out.n_shards) if shard_path(folder, i).name not in present), None)
+        if first is not None:
             raise TrainingError(
                 "E_TRAINING_INCOMPLETE",
-                f"training set {folder} has {len(missing)} of {out.n_shards} shards missing, the first is "
+                f"training set {folder} has {len(present)} of {out.n_shards} shards, the first missing is "
                 "shard "
-                f"{missing[0]}. Run the same simulation command again to finish it.",
+                f"{first}. Run the same simulation command again to finish it.",
             )
         return out
 
@@ -237,6 +245,13 @@ def _read_header(folder: Path) -> dict[str, Any]:
     if missing:
         raise TrainingError(
             "E_TRAINING_FORMAT", f"{folder / HEADER} lacks {', '.join(missing)}. Simulate again."
+        )
+    strange = [key for key in ("n", "shard_size") if type(header[key]) is not int or header[key] < 1]
+    if strange:
+        raise TrainingError(
+            "E_TRAINING_FORMAT",
+            f"{folder / HEADER} gives {strange[0]} as {header[strange[0]]!r}, which is no count. "
+            "Simulate again.",
         )
     return header
 

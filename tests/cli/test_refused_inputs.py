@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -27,6 +28,16 @@ BROKEN_SPECS = {
     "unknown table": "[optimizer]\nname = 1\n",
     "unknown option": "[network]\nlayers = 5\n",
     "a value out of range": "[training]\nepochs = 0\n",
+    "a text for a number": '[training]\nepochs = "3"\n',
+    "a text for a rate": '[training]\nlearning_rate = "fast"\n',
+    "a fraction for a count": "[training]\nepochs = 1.5\n",
+    "a rate without bound": "[training]\nlearning_rate = inf\n",
+    "a number for a list": "[network]\nbuckets = 3\n",
+    "texts for counts": '[network]\nbuckets = ["a"]\n',
+    "texts for rates": '[network]\nhistory_rates = ["a"]\n',
+    "a fraction for a width": "[network]\nsummary_width = 8.5\n",
+    "a width beyond memory": "[network]\nsummary_width = 1000000000\n",
+    "a text for a switch": '[network]\naffine_head = "no"\n',
 }
 USAGE = {
     "unknown verb": ["distill"],
@@ -166,6 +177,88 @@ def test_a_damaged_estimator_is_named(name, damage, study, tmp_path, capsys):
     arguments = ["sample", str(folder), "theophylline", "--out", str(tmp_path / "draws.h5")]
     assert refusal(arguments, capsys).startswith("E_ARTEFACT_")
     assert not (tmp_path / "draws.h5").exists()
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "kind"), [("draws.h5", "posterior_draws"), ("plain.h5", "population_fit")])
+def test_a_model_path_inside_a_file_is_never_executed(name, kind, study, tmp_path, capsys):
+    """Files travel between people: what they call their model is a name, and a path there is refused."""
+    from amortnlme.core.h5 import read_h5, write_h5_atomic
+
+    trap = tmp_path / "trap.py"
+    trap.write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n", encoding="utf-8")
+    arrays, header = read_h5(study.folder / name, kind)
+    write_h5_atomic(tmp_path / name, arrays, header | {"kind": kind, "model_name": str(trap)})
+    arguments = {
+        "posterior_draws": ["fit", str(tmp_path / name), "--population", "theophylline_none"],
+        "population_fit": ["report", str(tmp_path / name), "--out", str(tmp_path / "report.html")],
+    }[kind]
+    assert refusal([*arguments, "--data", "theophylline"], capsys) == "E_MODEL_UNKNOWN"
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("name", "kind", "change"),
+    [
+        ("draws.h5", "posterior_draws", {"parameters": 3}),
+        ("draws.h5", "posterior_draws", {"prior": None}),
+        ("draws.h5", "posterior_draws", {"out_of_domain": 3}),
+        ("plain.h5", "population_fit", {"status": "great"}),
+        ("plain.h5", "population_fit", {"estimates": [{"x": 1}]}),
+        ("plain.h5", "population_fit", {"seconds": None}),
+        ("plain.h5", "population_fit", {"n_subjects": "x"}),
+    ],
+)
+def test_a_header_without_sense_is_named(name, kind, change, study, tmp_path, capsys):
+    from amortnlme.core.h5 import read_h5, write_h5_atomic
+
+    arrays, header = read_h5(study.folder / name, kind)
+    write_h5_atomic(tmp_path / name, arrays, {**header, "kind": kind, **change})
+    verb = ["fit", "--population", "theophylline_none"] if kind == "posterior_draws" else ["compare"]
+    assert refusal([*verb, str(tmp_path / name)], capsys) == "E_H5_CONTENT"
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("below", [False, True])
+def test_a_file_in_place_of_an_output_folder_is_named(below, study, tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("mine", encoding="utf-8")
+    out = str(taken / "x" if below else taken)
+    simulate = ["simulate", "one_compartment_oral", "--n", "5", "--out", out]
+    train = ["train", study.path("oral.training"), "--spec", study.path("spec.toml"), "--out", out]
+    for arguments in (simulate, train):
+        assert refusal(arguments, capsys) == ("E_IO_WRITE" if below else "E_TRAINING_PATH")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"] and taken.read_text() == "mine"
+
+
+def test_a_seed_beyond_64_bits_leaves_no_folder(tmp_path, capsys):
+    arguments = ["simulate", "one_compartment_oral", "--n", "5", "--out", str(tmp_path / "x.training")]
+    assert refusal([*arguments, "--seed", "9" * 40], capsys) == "E_SEED"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"n": "x"}, "E_TRAINING_FORMAT"),
+        ({"n": -5}, "E_TRAINING_FORMAT"),
+        ({"n": 10**12}, "E_TRAINING_INCOMPLETE"),
+        ({"shard_size": 0}, "E_TRAINING_FORMAT"),
+        ({"model": "trap.py"}, "E_MODEL_UNKNOWN"),
+        ({"seed": 77}, "E_TRAINING_FOREIGN"),
+    ],
+)
+def test_a_changed_header_of_a_training_set_is_named(change, code, study, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trap.py").write_text("open('sprung', 'w').close()\n", encoding="utf-8")
+    shutil.copytree(study.folder / "oral.training", tmp_path / "x.training")
+    header = tmp_path / "x.training" / "header.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | change), encoding="utf-8")
+    arguments = ["train", "x.training", "--spec", study.path("spec.toml"), "--out", "x"]
+    assert refusal(arguments, capsys) == code
+    assert not (tmp_path / "sprung").exists() and not (tmp_path / "x").exists()
 
 
 @pytest.mark.backend

@@ -147,3 +147,26 @@ def test_objects_and_text_are_not_stored_as_arrays(tmp_path):
         write_h5_atomic(tmp_path / "a.h5", {"names": np.array(["a", "b"])}, HEADER)
     assert refusal.value.code == "E_H5_DTYPE"
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_swells_beyond_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.h5"
+    write_h5_atomic(path, {"a": np.zeros(3)}, {"kind": "test"})
+    with h5py.File(path, "r+") as file:
+        del file["a"]
+        bomb = file.create_dataset("a", shape=(200_000, 200_000), chunks=(1000, 1000), compression="gzip")
+        bomb.attrs["crc32"] = np.uint32(0)
+    with pytest.raises(ArtefactError, match="would take") as caught:
+        read_h5(path, "test")
+    assert caught.value.code == "E_H5_TRUNCATED"
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink("other.h5", "/a"), h5py.SoftLink("/b")])
+def test_an_array_that_lies_elsewhere_is_refused(tmp_path, link):
+    for name in ("other.h5", "linked.h5"):
+        write_h5_atomic(tmp_path / name, {"a": np.zeros(3), "b": np.zeros(3)}, {"kind": "test"})
+    with h5py.File(tmp_path / "linked.h5", "r+") as file:
+        del file["a"]
+        file["a"] = link
+    with pytest.raises(ArtefactError, match="another file"):
+        read_h5(tmp_path / "linked.h5", "test")

@@ -109,6 +109,8 @@ def test_checksums_that_list_other_files_are_refused(copy, line):
         (lambda c: c.pop("network"), "E_ARTEFACT_CONFIG"),
         (lambda c: c["network"]["spec"].update(dropout=0.1), "E_ARTEFACT_CONFIG"),
         (lambda c: c["network"]["encoder"].update(phi_sd="text"), "E_ARTEFACT_CONFIG"),
+        (lambda c: c["network"]["spec"].update(summary_width=10**9), "E_ARTEFACT_CONFIG"),
+        (lambda c: c["training"].update(seed=float("inf")), "E_ARTEFACT_CONFIG"),
         (lambda c: c["model"].update(fingerprint="sha256:0"), "E_ARTEFACT_MODEL"),
         (lambda c: c["prior"].update(mean=[0, 0, 0, 0]), "E_ARTEFACT_MODEL"),
         (lambda c: c["design_sampler"].update(doses=[1, 2]), "E_ARTEFACT_MODEL"),
@@ -120,6 +122,41 @@ def test_checksums_that_list_other_files_are_refused(copy, line):
 def test_a_sealed_but_changed_configuration_is_refused(copy, change, code):
     edit_config(copy, change)
     assert refuse(copy) == code
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("history.csv", b"epoch,steps\n1,-\n"),
+        ("history.csv", b"\xff\xfe"),
+        ("history.csv", b"epoch\n1,2\n"),
+        ("calibration.json", b'{"parameters": '),
+        ("calibration.json", b"[1]"),
+        ("config.json", b"\xff\xfe"),
+    ],
+)
+def test_a_sealed_file_without_sense_is_named(copy, name, content):
+    listed = (copy / "CHECKSUMS.sha256").read_text()
+    if name not in listed:
+        (copy / "CHECKSUMS.sha256").write_text(f"{listed}{'0' * 64}  {name}\n")
+    (copy / name).write_bytes(content)
+    seal(copy)
+    assert refuse(copy) == "E_ARTEFACT_CONFIG"
+
+
+@pytest.mark.parametrize("name", ["points", "log_density", "n_records", "y"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_sealed_sentinel_without_sense_is_named(copy, name, damage):
+    from amortnlme.core.h5 import read_h5, write_h5_atomic
+
+    arrays, _ = read_h5(copy / "sentinel.h5", "estimator-sentinel")
+    if damage == "missing":
+        del arrays[name]
+    else:
+        arrays[name] = arrays[name][:2]
+    write_h5_atomic(copy / "sentinel.h5", arrays, {"kind": "estimator-sentinel"})
+    seal(copy)
+    assert refuse(copy) == "E_ARTEFACT_CONFIG"
 
 
 def test_a_configuration_that_names_a_file_never_executes_it(copy, tmp_path):

@@ -84,9 +84,7 @@ def __getattr__(name: str) -> object:
     elif name in _HOME_OF:
         value = getattr(importlib.import_module(_HOME_OF[name]), name)
     else:
-        raise AttributeError(
-            f"amortnlme has no public name {name!r}; its names are in amortnlme.__all__"
-        )
+        raise AttributeError(f"amortnlme has no public name {name!r}; its names are in amortnlme.__all__")
     globals()[name] = value
     return value
 

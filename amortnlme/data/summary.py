@@ -98,7 +98,7 @@ class DatasetSummary:
             f"{', '.join(map(str, self.outputs))}",
         ]
         for c in self.covariates:
-            kind = "time-varying" if c.time_varying else "constant"
+            kind = "time-varying, each value holds from its record on" if c.time_varying else "constant"
             text.append(
                 f"covariate {c.name} ({kind}): {c.minimum:g} to {c.maximum:g}, median {c.median:g}, "
                 f"{c.n_missing} missing"

@@ -134,11 +134,12 @@ def _search(
         objective = coarse if is_coarse else fine
         entry: dict[str, Any] = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": None}
         trace.append(entry)
-        if not np.isfinite(negative_value_and_gradient(objective, x)[0]):
+        before = negative_value_and_gradient(objective, x)[0]
+        if not np.isfinite(before):
             return failed(x, trace)
         found = minimize_whitened(objective, x, transform, free)
         new = population.fold_signs(found.x)
-        move, x = float(np.max(np.abs(new - x) / scale)), new
+        move, x = _length(new - x, scale, before - found.value), new
         entry |= {"x": x.tolist(), "objective": 2.0 * found.value}
         entry |= {"n_evaluations": found.n_evaluations, "move_in_se": move}
         outside = setting.outside(x)
@@ -159,6 +160,16 @@ def _search(
     return finish(
         fine, population, x, scale, move, trace, at_limit=at_limit, coarse=coarse, information=information
     )
+
+
+def _length(step: np.ndarray, scale: np.ndarray, gain: float) -> float:
+    """Length of a step in standard errors.
+
+    Near an optimum the gain in log-likelihood is half the squared Mahalanobis length of the step, which no
+    entry exceeds. It also holds where a variance goes to zero and the standard error of its entry means
+    nothing, nor does the plain ratio.
+    """
+    return min(float(np.max(np.abs(step) / scale)), float(np.sqrt(2.0 * max(gain, 0.0))))
 
 
 def _information(rough: Optimum) -> np.ndarray:

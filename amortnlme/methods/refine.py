@@ -27,6 +27,8 @@ from amortnlme.population.starts import natural_reach, search_box, start_points
 
 #: A gradient of this many standard errors at the solution still counts as an optimum.
 GRADIENT_LIMIT = 0.02
+#: Monte-Carlo error of an estimate, in its standard errors, up to which it needs no mention.
+NOISE_LIMIT = 0.1
 #: A placement that still moves the optimum by this many standard errors after all rounds is not converged.
 MOVE_LIMIT = 0.1
 
@@ -189,6 +191,7 @@ def finish(
     mc_se = None
     if isinstance(objective, GuidedLikelihood) and covariance is not None:
         mc_se = np.sqrt(np.diagonal(covariance @ objective.score_noise(x) @ covariance))
+        complaints += _noise_warning(population.names, mc_se, np.sqrt(np.diagonal(covariance)))
     return Optimum(
         x=x,
         value=value,
@@ -224,6 +227,18 @@ def _judge(
         )
         status = FitStatus.NOT_CONVERGED
     return status, warnings
+
+
+def _noise_warning(names: tuple[str, ...], mc_se: np.ndarray, se: np.ndarray) -> list[str]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(se > 0, mc_se / se, 0.0)
+    worst = int(np.argmax(share))
+    if not share[worst] > NOISE_LIMIT:
+        return []
+    return [
+        f"[W_FIT_MC_ERROR] the Monte-Carlo error of {names[worst]} is {share[worst]:.2f} of its standard "
+        f"error (up to {NOISE_LIMIT} is harmless). Raise n_points."
+    ]
 
 
 def _limit_warning(population: BoundPopulation, x: np.ndarray, k: int) -> str:

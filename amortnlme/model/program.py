@@ -202,7 +202,7 @@ def prepare_inputs(program: Program, batch: DesignBatch) -> ProgramInputs:
         E_DESIGN_STEADY_STATE when more than 64 infusions of a steady-state regimen overlap.
     """
     values = _covariate_values(program, batch)
-    _check_numbers(program, batch)
+    check_batch(program, batch)
     segment, segment_covariates = covariate_segments(values, batch.n_records)
     compartment = np.where(batch.compartment > 0, batch.compartment.astype(np.int64) - 1, program.dose_index)
     records = Records(
@@ -253,7 +253,21 @@ def _covariate_values(program: Program, batch: DesignBatch) -> np.ndarray:
     return values
 
 
-def _check_numbers(program: Program, batch: DesignBatch) -> None:
+def check_batch(program: Program, batch: DesignBatch) -> None:
+    """Refuse designs that name what the model does not have.
+
+    Parameters
+    ----------
+    program : Program
+    batch : DesignBatch
+
+    Raises
+    ------
+    ModelError
+        E_MODEL_COMPARTMENT, E_MODEL_OUTPUT.
+    DesignError
+        E_DESIGN_STEADY_STATE for a steady-state infusion that lasts too many of its intervals.
+    """
     is_dose = (batch.kind == EventKind.BOLUS) | (batch.kind == EventKind.INFUSION)
     beyond = is_dose & ((batch.compartment > len(program.states)) | (batch.compartment < 0))
     if beyond.any():

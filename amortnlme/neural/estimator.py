@@ -13,7 +13,9 @@ import numpy as np
 from amortnlme.core.errors import DrawsError
 from amortnlme.core.fingerprint import fingerprint_arrays, fingerprint_json
 from amortnlme.data.dataset import Dataset
+from amortnlme.data.subject import Subject
 from amortnlme.model.individual import IndividualModel
+from amortnlme.model.program import check_batch
 from amortnlme.neural.backend import use_backend, values_of
 from amortnlme.neural.encoder import Encoded, EventEncoder
 from amortnlme.neural.spec import NetworkSpec, TrainingSpec
@@ -242,10 +244,23 @@ class Estimator:
         tuple of tuple of str, length S
             Reasons; empty for a subject inside the domain.
         """
-        return tuple(self.model.design_sampler.contains(subject) for subject in dataset.subjects)
+        return tuple(
+            (*self._compartment_reasons(subject), *self.model.design_sampler.contains(subject))
+            for subject in dataset.subjects
+        )
+
+    def _compartment_reasons(self, subject: Subject) -> list[str]:
+        """Training designs dose the model's default compartment; tokens do not tell another one apart."""
+        default = self.model.program.dose_index + 1
+        used = {int(c) or default for c in subject.design.compartment[subject.design.is_dose]}
+        return [
+            f"a dose goes to compartment {c}; in the training designs all go to {default} "
+            f"({self.model.program.states[default - 1]})"
+            for c in sorted(used - {default})
+        ]
 
     def encode(self, dataset: Dataset) -> Encoded:
-        """Network input of a dataset; raises DrawsError E_DRAWS_COVARIATES."""
+        """Network input of a dataset; raises DrawsError E_DRAWS_COVARIATES, ModelError as `check_batch`."""
         missing = [name for name in self.encoder.covariates if name not in dataset.covariate_names]
         if missing:
             raise DrawsError(
@@ -255,7 +270,9 @@ class Estimator:
                 "uses. Add the columns.",
             )
         y, observed, _, _ = dataset.y_padded()
-        return self.encoder.encode(dataset.design_batch(), y, observed)
+        batch = dataset.design_batch()
+        check_batch(self.model.program, batch)
+        return self.encoder.encode(batch, y, observed)
 
     @cached_property
     def _compiled(self) -> Any:

@@ -283,3 +283,14 @@ def test_covariate_that_changes_within_subjects_is_used_at_its_first_value_and_s
     reference = fit(plain, constant, method, dataset=dataset)
     assert not any("W_FIT_COVARIATE_BASELINE" in text for text in reference.warnings)
     np.testing.assert_array_equal(fitted.x, reference.x)
+
+
+def test_fit_warns_when_its_own_monte_carlo_error_matters(draws, dataset):
+    spread = replace(PLAIN, name="all vary", random_effects=RandomEffects(on=("ka", "ke", "V", "a")))
+    few = fit(draws, spread, replace(QUICK, n_points=32), dataset=dataset, seed=2)
+    enough = fit(draws, PLAIN, replace(QUICK, n_points=512), dataset=dataset, seed=2)
+    assert few.covariance is not None and few.quality.mc_se is not None
+    share = few.quality.mc_se / np.sqrt(np.diagonal(few.covariance))
+    assert any("W_FIT_MC_ERROR" in warning for warning in few.warnings) == bool(share.max() > 0.1)
+    assert share.max() > 0.1
+    assert not any("W_FIT_MC_ERROR" in warning for warning in enough.warnings)

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import norm
 from unit.neural import tiny
 
-from amortnlme.core.errors import DrawsError
+from amortnlme.core.errors import DrawsError, ModelError
 from amortnlme.core.rng import generator
 from amortnlme.data.dataset import Dataset
 from amortnlme.neural.backend import backend_name
@@ -65,6 +65,29 @@ def test_subjects_outside_the_designs_are_flagged_with_reasons(tiny_estimator, d
     assert reasons[0] == () and reasons[1] and reasons[2]
     draws = tiny_estimator.sample(Dataset(subjects=(subject, censored, odd)), 5, generator(1))
     assert draws.out_of_domain == reasons
+
+
+def test_doses_into_another_compartment_are_flagged_and_into_a_missing_one_refused(tiny_estimator, dataset):
+    subject = dataset.subjects[0]
+
+    def dosed_into(compartment):
+        given = np.where(subject.design.is_dose, compartment, subject.design.compartment)
+        return Dataset(subjects=(replace(subject, design=replace(subject.design, compartment=given)),))
+
+    assert tiny_estimator.in_domain(dosed_into(1)) == ((),)
+    assert "compartment 2" in tiny_estimator.in_domain(dosed_into(2))[0][0]
+    with pytest.raises(ModelError) as caught:
+        tiny_estimator.sample(dosed_into(99), 5, generator(1))
+    assert caught.value.code == "E_MODEL_COMPARTMENT"
+
+
+def test_an_observation_of_an_outcome_the_model_lacks_is_refused(tiny_estimator, dataset):
+    subject = dataset.subjects[0]
+    output = np.where(subject.design.is_observation, 7, 0)
+    other = Dataset(subjects=(replace(subject, design=replace(subject.design, output=output)),))
+    with pytest.raises(ModelError) as caught:
+        tiny_estimator.sample(other, 5, generator(1))
+    assert caught.value.code == "E_MODEL_OUTPUT"
 
 
 def test_a_subject_with_more_measurements_than_any_bucket_is_still_sampled(tiny_estimator):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata, resources
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from amortnlme.core.errors import AmortNlmeError, ArtefactError
-from amortnlme.core.files import make_folder, sha256_file, write_json_atomic, write_text_atomic
+from amortnlme.core.files import make_folder, sha256_file, write_error, write_json_atomic, write_text_atomic
 from amortnlme.core.h5 import read_h5, write_h5_atomic
 from amortnlme.model.individual import IndividualModel
 from amortnlme.model.registry import load_model, model_names
@@ -90,10 +92,20 @@ def store_calibration(path: str | Path, calibration: dict[str, Any]) -> None:
     """
     folder = _folder(path)
     estimator = load_artefact(folder).with_calibration(calibration)
-    (folder / CHECKSUMS).unlink()
-    write_json_atomic(folder / CALIBRATION, calibration)
-    write_text_atomic(folder / CARD, model_card(estimator))
-    _write_checksums(folder)
+    # Written in full beside the artefact first: a full disk leaves the artefact as it was.
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        shutil.copytree(folder, fresh)
+        write_json_atomic(fresh / CALIBRATION, calibration)
+        write_text_atomic(fresh / CARD, model_card(estimator))
+        _write_checksums(fresh)
+        for name in (CALIBRATION, CARD, CHECKSUMS):
+            (fresh / name).replace(folder / name)
+    except OSError as cause:
+        raise write_error(folder, cause) from cause
+    finally:
+        if fresh.exists():
+            shutil.rmtree(fresh)
 
 
 def _write_checksums(path: Path) -> None:

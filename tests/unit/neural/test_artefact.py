@@ -1,5 +1,6 @@
 """Artefacts: the same estimator comes back, and every kind of damage has a name."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from unit.neural import tiny
 
 from amortnlme.core.errors import ArtefactError
-from amortnlme.core.files import sha256_file
+from amortnlme.core.files import sha256_file, write_error
 from amortnlme.core.rng import generator
 from amortnlme.neural.artefact import store_calibration, trained_model_names
 from amortnlme.neural.calibrate import calibrate
@@ -202,6 +203,19 @@ def test_calibration_is_stored_and_sealed(copy, tiny_estimator):
     assert loaded.fingerprint == tiny_estimator.fingerprint
     card = (copy / "model_card.md").read_text()
     assert "coverage 50 %" in card and "ranks_uniform" in card
+
+
+def test_a_full_disk_during_calibration_leaves_the_artefact_as_it_was(copy, tiny_estimator, monkeypatch):
+    def no_space(path, _):
+        raise write_error(path, OSError(errno.ENOSPC, "No space left on device"))
+
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+    monkeypatch.setattr("amortnlme.neural.artefact.write_text_atomic", no_space)
+    with pytest.raises(ArtefactError) as caught:
+        store_calibration(copy, calibrate(tiny_estimator, 40, 3, n_draws=60).to_dict())
+    assert caught.value.code == "E_IO_WRITE"
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+    assert [file.name for file in copy.parent.iterdir()] == [copy.name]
 
 
 def test_shipped_names_are_folders_with_a_configuration():

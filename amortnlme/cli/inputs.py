@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def read_dataset(word: str) -> Dataset:
     from amortnlme.data.event_table import read_csv
 
     path = Path(word)
-    if path.is_file():
+    if os.path.isfile(path):
         return read_csv(path)
     if word in bundled_names():
         return load_bundled(word)
@@ -70,7 +71,7 @@ def read_population_model(word: str) -> PopulationModel:
     from amortnlme.population.toml import read_population
 
     path = Path(word)
-    if path.is_file():
+    if os.path.isfile(path):
         return read_population(path)
     if word in bundled_population_names():
         return load_bundled_population(word)
@@ -100,7 +101,7 @@ def read_specs(path: Path | None) -> tuple[NetworkSpec, TrainingSpec]:
 
     if path is None:
         return NetworkSpec(), TrainingSpec()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(
             "E_INPUT_NO_FILE", f"the options file '{path}' does not exist. Give the path of a TOML file."
         )
@@ -128,5 +129,5 @@ def shipped_estimators() -> dict[str, Path]:
 
 
 def _no_file(word: str, what: str, shelf: str, names: tuple[str, ...]) -> UsageError:
-    kind = "is a folder, not a file" if Path(word).is_dir() else "does not exist"
+    kind = "is a folder, not a file" if os.path.isdir(word) else "does not exist"
     return UsageError("E_INPUT_NO_FILE", f"the {what} '{word}' {kind}. {shelf}: {', '.join(names)}.")

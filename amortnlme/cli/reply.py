@@ -120,12 +120,12 @@ def check_output(path: Path) -> None:
         E_OUTPUT_NO_FOLDER, E_OUTPUT_NOT_WRITABLE or E_OUTPUT_NOT_A_FILE.
     """
     folder = path.absolute().parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(
             "E_OUTPUT_NO_FOLDER",
             f"'{path}' cannot be written: there is no folder '{folder}'. Create it, or name another file.",
         )
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(
             "E_OUTPUT_NOT_A_FILE",
             f"'{path}' cannot be written: it exists and is not a regular file. Name a file instead.",

@@ -148,7 +148,7 @@ def read_h5(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], dict[st
         ``E_H5_CHECKSUM`` (bytes changed).
     """
     source = Path(path)
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise ArtefactError("E_H5_MISSING", f"There is no file {source}. Check the path.")
     try:
         with h5py.File(source, "r") as file:

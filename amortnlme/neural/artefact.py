@@ -173,11 +173,11 @@ def _named(path: Path) -> Iterator[None]:
 
 def _folder(path: str | Path) -> Path:
     folder = Path(path)
-    if not folder.is_dir() and folder.name == str(path):
+    if not os.path.isdir(folder) and folder.name == str(path):
         shipped = resources.files("amortnlme.trained_models") / str(path)
-        if shipped.is_dir():
+        if os.path.isdir(str(shipped)):
             folder = Path(str(shipped))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ArtefactError(
             "E_ARTEFACT_MISSING",
             f"there is no estimator at {str(path)!r}. Give an artefact directory, or one of the shipped "

@@ -69,10 +69,13 @@ def test_wrong_usage_is_named(arguments, capsys):
         (["fit", "nowhere.h5", "--population", "theophylline_none"], "E_H5_MISSING"),
         (["compare", "nowhere.h5"], "E_H5_MISSING"),
         (["report", "nowhere.h5", "--data", "theophylline"], "E_H5_MISSING"),
+        (["data", "check", "x" * 5000], "E_INPUT_NO_FILE"),
+        (["sample", "x" * 5000, "theophylline", "--out", "x.h5"], "E_ARTEFACT_"),
+        (["compare", "x" * 5000], "E_H5_MISSING"),
         (["quickstart", "--out", "no_such_folder"], "E_OUTPUT_NO_FOLDER"),
         (["models", "--json", "no_such_folder/x.json"], "E_OUTPUT_NO_FOLDER"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else value,
 )
 def test_what_does_not_exist_is_named(arguments, code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

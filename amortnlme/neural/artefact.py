@@ -278,7 +278,7 @@ def _rebuild(config: Mapping[str, Any], model: IndividualModel | None) -> Estima
         TrainingSpec.from_config(training["spec"]),
         str(training["backend"]),
     )
-    return Estimator.untrained(model, encoder, record, seed=record.seed)
+    return Estimator.untrained(model, encoder, record, seed=None)
 
 
 def _matching_model(config: Mapping[str, Any], model: IndividualModel | None) -> IndividualModel:

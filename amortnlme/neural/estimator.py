@@ -69,7 +69,7 @@ class Estimator:
 
     @classmethod
     def untrained(
-        cls, model: IndividualModel, encoder: EventEncoder, record: TrainingRecord, *, seed: int
+        cls, model: IndividualModel, encoder: EventEncoder, record: TrainingRecord, *, seed: int | None
     ) -> Estimator:
         """Build an estimator with fresh weights.
 
@@ -81,8 +81,8 @@ class Estimator:
             Encoder with fixed constants.
         record : TrainingRecord
             Provenance.
-        seed : int
-            Determines the weights (of one backend).
+        seed : int or None
+            Determines the weights (of one backend); None where they are about to be replaced.
 
         Returns
         -------
@@ -92,7 +92,9 @@ class Estimator:
         from amortnlme.neural.flow import PosteriorNetwork
 
         # Keras initializers draw from its global generator; there is no narrower switch for nested layers.
-        keras.utils.set_random_seed(seed % 2**32)
+        # The switch also reseeds NumPy and loads TensorFlow on any backend; loading weights needs none of it.
+        if seed is not None:
+            keras.utils.set_random_seed(seed % 2**32)
         n_features, n_conditions = len(encoder.feature_mean), len(encoder.condition_mean)
         network = PosteriorNetwork(encoder.spec, n_features, n_conditions, model.d)
         return cls(model, encoder, network, record)

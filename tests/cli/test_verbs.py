@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,17 @@ def test_every_verb_of_a_study_succeeds_and_documents_itself(study, step):
     assert document["schema_version"] == 1
     assert (document["exit_code"], document["status"]) == (0, "fine")
     assert document["result"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_key_of_a_result_is_documented(study, step):
+    import amortnlme.cli
+
+    schema = (Path(amortnlme.cli.__file__).parent / "schema.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", schema))))
+    assert not set(study.documents[step]) - words
+    if step != "calibrate":  # it is the calibration record of the artefact, described there
+        assert not set(study.documents[step]["result"]) - words
 
 
 def test_simulate_counts_subjects_and_failed_solves(study):
@@ -115,8 +127,6 @@ def test_a_fit_that_did_not_succeed_ends_in_exit_code_2(study, monkeypatch, caps
 
 def test_a_verb_that_starts_the_networks_leaves_standard_error_empty(study, tmp_path):
     """The libraries' start-up notices concern nobody who asked for draws."""
-    if os.environ["KERAS_BACKEND"] != "tensorflow":
-        pytest.skip("Keras on JAX loads TensorFlow later, on its own account")
     arguments = [
         "sample",
         study.path("oral"),

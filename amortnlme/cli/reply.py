@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,9 @@ class Reply:
         if error is not None:
             document["error"] = {"type": type(error).__name__, "code": error.code, "message": error.message}
         else:
-            document["result"] = plain(self.result)
+            from amortnlme.core.json_values import json_values
+
+            document["result"] = json_values(self.result)
         return document
 
 
@@ -135,35 +136,3 @@ def check_output(path: Path) -> None:
             "E_OUTPUT_NOT_WRITABLE",
             f"'{path}' cannot be written: you may not write into '{folder}'. Name a file in another folder.",
         )
-
-
-def plain(value: Any) -> Any:
-    """Value as strict JSON: arrays as lists, enums as their values, non-finite numbers as null.
-
-    Parameters
-    ----------
-    value : object
-        Mappings, sequences, dataclass dictionaries, numpy arrays and scalars, enums, paths.
-
-    Returns
-    -------
-    object
-        Of dict, list, str, int, float, bool and None only.
-    """
-    import numpy as np
-
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} has no place in a JSON document")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from amortnlme.core.json_values import json_values
 from amortnlme.population.describe import correlation_of
 
 if TYPE_CHECKING:
@@ -17,32 +17,6 @@ if TYPE_CHECKING:
 
 SCHEMA_NAME = "amortnlme.population_fit"
 SCHEMA_VERSION = 1
-
-
-def plain(value: Any) -> Any:
-    """Turn arrays and NumPy scalars into JSON values.
-
-    Parameters
-    ----------
-    value : object
-        Mappings, sequences and arrays are converted all the way down.
-
-    Returns
-    -------
-    object
-        NaN and infinities become None, as JSON has neither.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def to_dict(fit: PopulationFit) -> dict[str, Any]:
@@ -93,7 +67,7 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
         "n_subjects": fit.n_subjects,
         "n_observations": fit.n_observations,
     }
-    return plain(document)
+    return json_values(document)
 
 
 def _omega(fit: PopulationFit) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from amortnlme.core.errors import ArtefactError
 from amortnlme.core.h5 import read_h5, understood, write_h5_atomic
+from amortnlme.core.json_values import json_values
 from amortnlme.core.status import FitStatus
-from amortnlme.methods.fit_document import plain
 from amortnlme.methods.population_fit import FitQuality, Individuals, PopulationFit
 from amortnlme.population.estimates import Estimate
 from amortnlme.population.toml import population_from_dict
@@ -75,7 +75,7 @@ def save_fit(fit: PopulationFit, path: Path) -> None:
         "n_parameters_random": fit.n_parameters_random,
         "n_censored": fit.n_censored,
     }
-    write_h5_atomic(path, arrays, plain(header))
+    write_h5_atomic(path, arrays, json_values(header))
 
 
 def load_fit(path: Path) -> PopulationFit:

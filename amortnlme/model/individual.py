@@ -17,6 +17,7 @@ from amortnlme.model.error_model import AbstractErrorModel
 from amortnlme.model.parameters import ParameterSpace
 from amortnlme.model.prior import AbstractPrior
 from amortnlme.model.program import Program, ProgramInputs, build_program, prepare_inputs
+from amortnlme.solve.engine import AbstractEngine
 from amortnlme.solve.trace import ModelFunction
 
 if TYPE_CHECKING:
@@ -162,7 +163,10 @@ class IndividualModel:
     @property
     def capabilities(self) -> frozenset[str]:
         """What methods may ask for: a subset of simulate, predict, sensitivity, likelihood."""
-        return CAPABILITIES if self.dynamics.has_sensitivities else CAPABILITIES - {"sensitivity"}
+        engine = self.program.engine
+        if not isinstance(engine, AbstractEngine):
+            return frozenset({"simulate"})
+        return CAPABILITIES if engine.has_sensitivities else CAPABILITIES - {"sensitivity"}
 
     @property
     def program(self) -> Program:
@@ -175,20 +179,22 @@ class IndividualModel:
 
         Prior, design sampler, texts and formatting are left out; artefacts store those separately.
         """
-        return fingerprint_json(
-            {
-                "parameters": [[p.name, p.unit, p.transform, p.role] for p in self.parameters.parameters],
-                "covariates": list(self.covariates),
-                "states": list(self.states),
-                "dynamics": self.dynamics.to_config(),
-                "derivatives": list(self.program.derivative_text),
-                "outputs": [
-                    [o.name, o.unit, text, o.error_model.to_config()]
-                    for o, text in zip(self.outputs, self.program.output_text, strict=True)
-                ],
-                "units": dict(self.units),
-            }
-        )
+        texts = self.program.equation_texts
+        identity = {
+            "parameters": [[p.name, p.unit, p.transform, p.role] for p in self.parameters.parameters],
+            "covariates": list(self.covariates),
+            "states": list(self.states),
+            "dynamics": self.dynamics.to_config(),
+            "derivatives": texts["derivatives"],
+            "outputs": [
+                [o.name, o.unit, text, o.error_model.to_config()]
+                for o, text in zip(self.outputs, texts["outputs"], strict=True)
+            ],
+            "units": dict(self.units),
+        }
+        if "extra" in texts:
+            identity["extra"] = texts["extra"]
+        return fingerprint_json(identity)
 
     def predict(
         self, phi: np.ndarray, design: Design, covariates: Mapping[str, float | np.ndarray] | None = None
@@ -341,7 +347,7 @@ class IndividualModel:
     def _simulate(
         self, phi: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, rng: np.random.Generator
     ) -> Simulated:
-        f, _, status = self.program.run(phi, inputs, rows, sensitivities=False)
+        f, status = self.program.sample_paths(phi, inputs, rows, rng)
         noise = rng.standard_normal(f.shape)
         psi = self.parameters.to_psi(phi)
         y = self.program.draw(f, psi, inputs.output[rows], noise)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from amortnlme.core.errors import DesignError, ModelError
+from amortnlme.core.status import SolveStatus
 from amortnlme.data.design import DesignBatch, EventKind
-from amortnlme.model.dynamics import AbstractDynamics
+from amortnlme.model.dynamics import AbstractDynamics, Engine
 from amortnlme.model.error_model import AbstractErrorModel
 from amortnlme.model.parameters import ParameterSpace
-from amortnlme.solve.observables import Observables
+from amortnlme.solve.engine import AbstractEngine, AbstractStochasticEngine, Rows
 from amortnlme.solve.schedule import MAX_RUNNING, Records, Schedule, covariate_segments, make_schedule
-from amortnlme.solve.solver import AbstractSolver
-from amortnlme.solve.trace import ModelFunction, Names, canonical_text, trace_output, used_names
+from amortnlme.solve.trace import ModelFunction, Names, canonical_text, trace_output
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,8 @@ class ProgramInputs:
     time : ndarray, shape (n, m)   [time]
     output : ndarray of int, shape (n, m)
         0-based output of each observation; 0 in padding.
+    present : ndarray of bool, shape (n, m)
+        False in padding.
     covariates : ndarray, shape (n, m, c)
         Values in force at each observation.
     """
@@ -35,7 +37,23 @@ class ProgramInputs:
     schedule: Schedule
     time: np.ndarray
     output: np.ndarray
+    present: np.ndarray
     covariates: np.ndarray
+
+    def rows(self, psi: np.ndarray, design_index: np.ndarray) -> Rows:
+        """Join the designs with parameter vectors.
+
+        Parameters
+        ----------
+        psi : ndarray, shape (N, d)
+            Structural parameters.
+        design_index : ndarray of int, shape (N,)
+
+        Returns
+        -------
+        Rows
+        """
+        return Rows(psi, self.schedule, design_index, self.time, self.output, self.covariates)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,13 +68,12 @@ class Program:
         0-based state that receives doses without a compartment number.
     structural : tuple of int
         Columns of phi that enter dynamics and outputs.
-    solver : AbstractSolver
-    observables : Observables
+    engine : AbstractEngine or AbstractStochasticEngine
     error_models : tuple of AbstractErrorModel
         One per output.
     sigma_columns : tuple of tuple of int
         Per output, the columns of phi of its residual-error parameters.
-    derivative_text, output_text : tuple of str
+    equation_texts : dict of str to list of str
         Canonical text of the equations, for fingerprints.
     """
 
@@ -65,12 +82,10 @@ class Program:
     covariates: tuple[str, ...]
     dose_index: int
     structural: tuple[int, ...]
-    solver: AbstractSolver
-    observables: Observables
+    engine: Engine
     error_models: tuple[AbstractErrorModel, ...]
     sigma_columns: tuple[tuple[int, ...], ...]
-    derivative_text: tuple[str, ...]
-    output_text: tuple[str, ...]
+    equation_texts: dict[str, list[str]]
 
     def run(
         self, phi: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, *, sensitivities: bool
@@ -91,25 +106,60 @@ class Program:
             NaN where a design has no observation.
         df_dphi : ndarray, shape (N, m, d), or None
         status : ndarray of int, shape (N,)
+
+        Raises
+        ------
+        ModelError
+            E_MODEL_NO_PREDICTION when the dynamics are random.
         """
+        if not isinstance(self.engine, AbstractEngine):
+            raise ModelError(
+                "E_MODEL_NO_PREDICTION",
+                "the states of this model move at random: it can be simulated, but it has no prediction and "
+                "no closed likelihood. Use a method that needs simulations only.",
+            )
         psi = np.ascontiguousarray(self.parameters.to_psi(phi)[:, self.structural])
-        solution = self.solver.solve(psi, inputs.schedule, rows, sensitivities=sensitivities)
-        arguments = (solution, psi, inputs.time[rows], inputs.output[rows], inputs.covariates[rows])
-        f = self.observables.evaluate(*arguments)
-        status = solution.status
-        # A finite state can still have an infinite observable (log of 0, volume of 0).
-        bad = np.isinf(f).any(axis=1) | (np.isnan(f) & ~np.isnan(solution.x[:, :, 0])).any(axis=1)
-        status[(status == 0) & bad] = 2
         if not sensitivities:
-            return f, None, status
+            f, status = self.engine.predict(inputs.rows(psi, rows))
+            return f, None, _flag_non_finite(f, inputs.present[rows], status)
+        f, df_dpsi, status = self.engine.predict_with_sensitivity(inputs.rows(psi, rows))
+        status = _flag_non_finite(f, inputs.present[rows], status)
         slope = self.parameters.dpsi_dphi(phi)[:, None, self.structural]
         with np.errstate(all="ignore"):  # a failed row may hold anything; its status says so
-            structural = self.observables.sensitivities(*arguments) * slope
+            structural = df_dpsi * slope
         if len(self.structural) == self.parameters.d:
             return f, structural, status
         df_dphi = np.zeros((*f.shape, self.parameters.d))
         df_dphi[:, :, self.structural] = structural
         return f, df_dphi, status
+
+    def sample_paths(
+        self, phi: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the noise-free observables of every row: a path of random dynamics, else the prediction.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (N, d)
+        inputs : ProgramInputs
+        rows : ndarray of int, shape (N,)
+        rng : numpy.random.Generator
+            Gives the key of the counter-based generator; deterministic dynamics do not touch it.
+
+        Returns
+        -------
+        f : ndarray, shape (N, m)   [observation units]
+        status : ndarray of int, shape (N,)
+        """
+        if not isinstance(self.engine, AbstractStochasticEngine):
+            f, _, status = self.run(phi, inputs, rows, sensitivities=False)
+            return f, status
+        psi = np.ascontiguousarray(self.parameters.to_psi(phi)[:, self.structural])
+        first, second = rng.integers(0, 2**32, size=2)
+        f, status = self.engine.simulate(
+            inputs.rows(psi, rows), (int(first), int(second)), np.arange(phi.shape[0], dtype=np.int64)
+        )
+        return f, _flag_non_finite(f, inputs.present[rows], status)
 
     def draw(self, f: np.ndarray, psi: np.ndarray, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Draw observations around predictions.
@@ -163,23 +213,35 @@ def build_program(
     """
     structural = tuple(i for i, p in enumerate(parameters.parameters) if p.role == "structural")
     names = Names(states, tuple(parameters.names[i] for i in structural), covariates)
-    traced = dynamics.trace(names)
+    equations = dynamics.trace(names)
+    traced = equations.system
     expressions = [trace_output(fn, names, traced.symbols, name) for name, fn, _ in outputs]
     sigma_columns = tuple(_sigma_columns(parameters, name, model) for name, _, model in outputs)
-    _check_all_used(parameters, used_names(traced, expressions), outputs)
+    _check_all_used(parameters, equations.used_names(expressions), outputs)
+    texts = {
+        "derivatives": [canonical_text(e) for e in traced.derivatives],
+        "outputs": [canonical_text(e) for e in expressions],
+    }
+    # Written only where declared: a fingerprint must not change with what a model does not use.
+    if equations.noise or equations.propensities or not equations.entry.is_plain:
+        texts["extra"] = [canonical_text(e) for e in equations.extra]
     return Program(
         parameters=parameters,
         states=states,
         covariates=covariates,
         dose_index=states.index(dynamics.dose_state),
         structural=structural,
-        solver=dynamics.build(traced),
-        observables=Observables.from_expressions(traced.symbols, expressions),
+        engine=dynamics.build(equations, expressions),
         error_models=tuple(model for *_, model in outputs),
         sigma_columns=sigma_columns,
-        derivative_text=tuple(canonical_text(e) for e in traced.derivatives),
-        output_text=tuple(canonical_text(e) for e in expressions),
+        equation_texts=texts,
     )
+
+
+def _flag_non_finite(f: np.ndarray, present: np.ndarray, status: np.ndarray) -> np.ndarray:
+    """Flag solved rows with an observable that is not finite (log of 0, volume of 0)."""
+    bad = (~np.isfinite(f) & present).any(axis=1)
+    return np.where((status == SolveStatus.OK) & bad, int(SolveStatus.NON_FINITE), status)
 
 
 def prepare_inputs(program: Program, batch: DesignBatch) -> ProgramInputs:
@@ -226,6 +288,7 @@ def prepare_inputs(program: Program, batch: DesignBatch) -> ProgramInputs:
         schedule=make_schedule(records, m, segment_covariates),
         time=np.array(batch.observation_times, dtype=np.float64),
         output=np.maximum(np.asarray(batch.observation_output, dtype=np.int64) - 1, 0),
+        present=np.asarray(batch.observation_mask),
         covariates=at_observations,
     )
 

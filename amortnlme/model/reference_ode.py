@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 
 from amortnlme.core.errors import DesignError, SolveError
 from amortnlme.data.design import Design, EventKind
+from amortnlme.model.dynamics import Deterministic
 
 if TYPE_CHECKING:
     from amortnlme.model.individual import IndividualModel
@@ -25,7 +26,9 @@ class _Integrator:
     """One individual on numbers: untraced functions, one event after the other."""
 
     def __init__(self, model: IndividualModel, phi: np.ndarray, rtol: float) -> None:
+        assert isinstance(model.dynamics, Deterministic), "random dynamics have no prediction"
         self.model = model
+        self.rhs = model.dynamics.rhs
         psi = model.parameters.to_psi(phi)
         self.values = dict(zip(model.parameters.names, psi.tolist(), strict=True))
         self.rtol = rtol
@@ -44,7 +47,7 @@ class _Integrator:
                 f"{self.values}. The rates are too extreme for it; narrow the prior.",
             )
         y = SimpleNamespace(**dict(zip(self.model.states, x.tolist(), strict=True)))
-        found = self.model.dynamics.rhs(t, y, p)
+        found = self.rhs(t, y, p)
         return np.atleast_1d(np.asarray(found, dtype=float)) + rate
 
     def advance(

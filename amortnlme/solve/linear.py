@@ -11,6 +11,7 @@ import sympy
 
 from amortnlme.core.errors import ModelError
 from amortnlme.solve.eigenbasis import eigenbases
+from amortnlme.solve.entry import Entry
 from amortnlme.solve.linear_kernel import Rates, make_work, propagate
 from amortnlme.solve.schedule import Schedule
 from amortnlme.solve.solver import AbstractSolver, StateSolution
@@ -33,6 +34,7 @@ class LinearSystem:
     """
 
     traced: TracedSystem
+    entry: Entry
     order: tuple[int, ...]
     is_triangular: bool
     sensitive: tuple[int, ...]
@@ -42,12 +44,13 @@ class LinearSystem:
     _derivatives: Callable[..., Sequence[Any]]
 
     @classmethod
-    def from_trace(cls, traced: TracedSystem) -> LinearSystem:
+    def from_trace(cls, traced: TracedSystem, entry: Entry) -> LinearSystem:
         """Derive rate matrix and derivatives.
 
         Parameters
         ----------
         traced : TracedSystem
+        entry : Entry
 
         Returns
         -------
@@ -76,6 +79,7 @@ class LinearSystem:
         values = [K[i][j] for i, j in cells]
         return cls(
             traced=traced,
+            entry=entry,
             order=order,
             is_triangular=is_triangular,
             sensitive=sensitive,
@@ -169,7 +173,7 @@ class LinearSolver(AbstractSolver):
 
 
 def _require_linear(traced: TracedSystem) -> None:
-    if traced.is_linear_constant:
+    if traced.is_linear_constant and all(b == 0 for b in traced.inputs):
         return
     moving = {traced.symbols.time, *traced.symbols.states}
     for name, f, row in zip(traced.names.states, traced.derivatives, traced.jacobian, strict=True):

@@ -17,6 +17,7 @@ import sympy
 from amortnlme.core.errors import ModelError
 
 ModelFunction = Callable[[Any, Any, Any], Any]
+ParameterFunction = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,17 @@ class TracedSystem:
         dy/dt of every state.
     jacobian : tuple of tuple of sympy.Expr, n_states x n_states
         d(dy_i/dt)/dy_j.
+    inputs : tuple of sympy.Expr, length n_states
+        dy/dt at y = 0, production that does not depend on the states; empty unless dy/dt is linear in y.
     is_linear_constant : bool
-        Whether dy/dt = K y with K free of y and t (so that closed-form propagation applies).
+        Whether dy/dt = K y + b with K and b free of y and t (so that closed-form propagation applies).
     """
 
     names: Names
     symbols: Symbols
     derivatives: tuple[sympy.Expr, ...]
     jacobian: tuple[tuple[sympy.Expr, ...], ...]
+    inputs: tuple[sympy.Expr, ...]
     is_linear_constant: bool
 
 
@@ -159,9 +163,7 @@ def trace(rhs: ModelFunction, names: Names) -> TracedSystem:
         E_MODEL_SIGNATURE.
     """
     symbols = make_symbols(names)
-    returned = _call(rhs, names, symbols, "the right-hand side")
-    if isinstance(returned, sympy.Expr | int | float) or not isinstance(returned, Sequence):
-        returned = (returned,)
+    returned = _as_sequence(_call(rhs, names, symbols, "the right-hand side", ("t", "y", "p")))
     if len(returned) != len(names.states):
         raise ModelError(
             "E_MODEL_RHS_LENGTH",
@@ -175,11 +177,12 @@ def trace(rhs: ModelFunction, names: Names) -> TracedSystem:
     )
     jacobian = tuple(tuple(sympy.diff(f, s) for s in symbols.states) for f in derivatives)
     moving = {symbols.time, *symbols.states}
+    linear = all(not (entry.free_symbols & moving) for row in jacobian for entry in row)
     at_zero = [(s, sympy.S.Zero) for s in symbols.states]
-    linear = all(not (entry.free_symbols & moving) for row in jacobian for entry in row) and all(
-        sympy.simplify(f.subs(at_zero)) == 0 for f in derivatives
-    )
-    return TracedSystem(names, symbols, derivatives, jacobian, linear)
+    # Simplified, because x - x at another order of terms is zero too, and would count as an input.
+    inputs = tuple(sympy.simplify(f.subs(at_zero)) for f in derivatives) if linear else ()
+    linear = linear and not any(symbols.time in b.free_symbols for b in inputs)
+    return TracedSystem(names, symbols, derivatives, jacobian, inputs, linear)
 
 
 def trace_output(function: ModelFunction, names: Names, symbols: Symbols, output: str) -> sympy.Expr:
@@ -203,8 +206,58 @@ def trace_output(function: ModelFunction, names: Names, symbols: Symbols, output
     ModelError
         As `trace`.
     """
-    value = _call(function, names, symbols, f"the output {output!r}")
+    value = _call(function, names, symbols, f"the output {output!r}", ("t", "y", "p"))
     return _expression(value, f"the output {output!r}")
+
+
+def trace_rates(function: ModelFunction, names: Names, symbols: Symbols, what: str) -> tuple[sympy.Expr, ...]:
+    """Trace a function `fn(t, y, p)` that returns any number of expressions, such as propensities.
+
+    Parameters
+    ----------
+    function : callable
+    names : Names
+    symbols : Symbols
+    what : str
+        What the function stands for, for messages: "the propensities".
+
+    Returns
+    -------
+    tuple of sympy.Expr
+
+    Raises
+    ------
+    ModelError
+        As `trace`.
+    """
+    returned = _as_sequence(_call(function, names, symbols, what, ("t", "y", "p")))
+    return tuple(_expression(value, f"value {i} of {what}") for i, value in enumerate(returned, 1))
+
+
+def trace_constants(
+    function: ParameterFunction, names: Names, symbols: Symbols, what: str
+) -> tuple[sympy.Expr, ...]:
+    """Trace a function `fn(p)` of parameters and covariates alone, such as initial states or a lag time.
+
+    Parameters
+    ----------
+    function : callable
+    names : Names
+    symbols : Symbols
+    what : str
+        What the function stands for, for messages: "the lag time of 'depot'".
+
+    Returns
+    -------
+    tuple of sympy.Expr
+
+    Raises
+    ------
+    ModelError
+        As `trace`.
+    """
+    returned = _as_sequence(_call(function, names, symbols, what, ("p",)))
+    return tuple(_expression(value, f"value {i} of {what}") for i, value in enumerate(returned, 1))
 
 
 def compile_numpy(symbols: Symbols, expressions: Sequence[sympy.Expr]) -> Callable[..., Sequence[Any]]:
@@ -255,13 +308,22 @@ def canonical_text(expression: sympy.Expr) -> str:
     return sympy.sstr(expression, order="lex")
 
 
-def _call(function: ModelFunction, names: Names, symbols: Symbols, what: str) -> Any:
+def _as_sequence(returned: Any) -> Sequence[Any]:
+    if isinstance(returned, sympy.Expr | int | float) or not isinstance(returned, Sequence):
+        return (returned,)
+    return returned
+
+
+def _call(
+    function: Callable[..., Any], names: Names, symbols: Symbols, what: str, expected: tuple[str, ...]
+) -> Any:
     arguments = list(inspect.signature(function).parameters)
-    if len(arguments) != 3:
+    if len(arguments) != len(expected):
+        meaning = {"t": "time", "y": "states", "p": "parameters and covariates"}
         raise ModelError(
             "E_MODEL_SIGNATURE",
-            f"{what} takes ({', '.join(arguments)}), but it is called with (t, y, p): time, states, "
-            "parameters. Give it these three arguments.",
+            f"{what} takes ({', '.join(arguments)}), but it is called with ({', '.join(expected)}): "
+            f"{', '.join(meaning[name] for name in expected)}. Give it these arguments.",
         )
     _refuse_branches(function, arguments, what)
     y = _Namespace("y", "state", names.states, symbols.states)
@@ -270,7 +332,8 @@ def _call(function: ModelFunction, names: Names, symbols: Symbols, what: str) ->
         "p", "structural parameter or covariate", inputs, (*symbols.parameters, *symbols.covariates)
     )
     try:
-        return function(symbols.time, y, p)
+        given = {"t": symbols.time, "y": y, "p": p}
+        return function(*(given[name] for name in expected))
     except ModelError:
         raise
     except Exception as fault:

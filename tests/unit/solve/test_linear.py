@@ -11,6 +11,7 @@ from amortnlme.core.errors import ModelError
 from amortnlme.data.design import Design, DesignBatch, Dose, EventKind
 from amortnlme.solve import threads
 from amortnlme.solve.eigenbasis import eigenbases
+from amortnlme.solve.entry import Entry, EntryFunctions
 from amortnlme.solve.linear import LinearSolver, LinearSystem
 from amortnlme.solve.schedule import (
     RECORD_BOLUS,
@@ -58,9 +59,14 @@ SYSTEMS = {
 }
 
 
+def _traced(rhs, names):
+    system = trace(rhs, names)
+    return system, Entry.from_functions(EntryFunctions(), names, system.symbols)
+
+
 def make_solver(rhs, n, d, covariates=()):
     names = Names(tuple("abc"[:n]), tuple(f"k{i}" for i in range(d)), covariates)
-    return LinearSolver(LinearSystem.from_trace(trace(rhs, names)))
+    return LinearSolver(LinearSystem.from_trace(*_traced(rhs, names)))
 
 
 def rate_matrix(rhs, n, psi, covariates=None):

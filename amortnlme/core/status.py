@@ -10,6 +10,8 @@ class SolveStatus(IntEnum):
     MAX_STEPS = 1
     NON_FINITE = 2
     STEP_UNDERFLOW = 3
+    NO_STEADY_STATE = 4
+    INVALID_ENTRY = 5
 
     @property
     def sentence(self) -> str:
@@ -41,6 +43,8 @@ _SOLVE_SENTENCES = {
     SolveStatus.MAX_STEPS: "The solver reached its maximum number of steps. Loosen its tolerance.",
     SolveStatus.NON_FINITE: "The simulation became infinite or not a number. Check parameters and doses.",
     SolveStatus.STEP_UNDERFLOW: "The solver's step became too small to advance. Check the model near there.",
+    SolveStatus.NO_STEADY_STATE: "A steady-state regimen did not settle: something accumulates without end.",
+    SolveStatus.INVALID_ENTRY: "A lag time is negative, or a lag or start time is not finite.",
 }
 
 _FIT_SENTENCES = {

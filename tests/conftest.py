@@ -10,6 +10,10 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# Generated kernels stay in the checkout: a test run neither reads nor fills the user's own cache.
+os.environ.setdefault(
+    "AMORTNLME_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "kernels")
+)
 
 import pytest
 from hypothesis import HealthCheck, settings

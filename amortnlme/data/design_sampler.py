@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from amortnlme.core.errors import DesignError
-from amortnlme.data.design import DesignBatch, EventKind
+from amortnlme.data.design import DesignBatch
+from amortnlme.data.design_sampler_base import AbstractDesignSampler, merge_records, unsampled_features
+from amortnlme.data.design_sampler_protocol import ProtocolDesignSampler
 from amortnlme.data.subject import Subject
 
 SCHEDULES = ("uniform", "log", "stratified")
@@ -18,60 +19,6 @@ SCHEDULES = ("uniform", "log", "stratified")
 AMOUNT_TOLERANCE = 0.01
 # Doses come at least this fraction of the interval after the one before, whatever the jitter.
 MIN_GAP = 0.125
-
-
-class AbstractDesignSampler(ABC):
-    """A distribution of designs; part of the identity of an estimator trained under it."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def max_observations(self) -> int:
-        """Largest number of observations of a design."""
-
-    @property
-    @abstractmethod
-    def max_records(self) -> int:
-        """Largest number of records of a design."""
-
-    @abstractmethod
-    def sample(self, n: int, rng: np.random.Generator) -> DesignBatch:
-        """Draw designs with their covariates.
-
-        Parameters
-        ----------
-        n : int
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        DesignBatch
-            n designs.
-        """
-
-    @abstractmethod
-    def contains(self, subject: Subject) -> tuple[str, ...]:
-        """Say why a subject lies outside the designs that can be drawn.
-
-        Parameters
-        ----------
-        subject : Subject
-
-        Returns
-        -------
-        tuple of str
-            Reasons, each a sentence; empty when the subject is inside.
-        """
-
-    @abstractmethod
-    def to_config(self) -> dict[str, Any]:
-        """Return a JSON-able description; `design_sampler_from_config` rebuilds it.
-
-        Returns
-        -------
-        dict
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +128,10 @@ class RandomDesignSampler(AbstractDesignSampler):
         if self.infusion_probability > 0.0:
             is_infusion = rng.random(n) < self.infusion_probability
             duration = np.where(is_infusion, _log_uniform(self.infusion_duration, n, rng), 0.0)
-        return self._merge(n_doses, dose_time, amount, duration, n_observations, time, weight)
+        dose_time = np.where(np.arange(self.doses[1]) < n_doses[:, None], dose_time, np.inf)
+        time = np.where(np.arange(self.observations[1]) < n_observations[:, None], time, np.inf)
+        covariates = {} if weight is None else {"weight": weight}
+        return merge_records(dose_time, amount, duration, time, np.ones(time.shape), covariates)
 
     def contains(self, subject: Subject) -> tuple[str, ...]:
         """Say why a subject lies outside; see `AbstractDesignSampler.contains`.
@@ -190,16 +140,7 @@ class RandomDesignSampler(AbstractDesignSampler):
         the observations, and an estimator trained under this sampler does not see them.
         """
         design = subject.design
-        kinds = set(np.unique(design.kind).tolist())
-        reasons = []
-        if EventKind.RESET in kinds:
-            reasons.append("it has a reset record; the designs have none")
-        if design.is_dose.any() and (design.ss[design.is_dose] > 0).any():
-            reasons.append("it has a steady-state dose; the designs list every dose")
-        if design.is_dose.any() and len(np.unique(design.compartment[design.is_dose])) > 1:
-            reasons.append("its doses go to different compartments; the designs use one")
-        if np.any(np.asarray(subject.censoring)[np.asarray(subject.observed, dtype=bool)]):
-            reasons.append("it has censored observations; the simulated observations are never censored")
+        reasons = unsampled_features(subject)
         reasons += self._count_reasons(subject.n_observed, design.n_doses)
         if design.n_doses:
             reasons += self._dose_reasons(
@@ -265,48 +206,6 @@ class RandomDesignSampler(AbstractDesignSampler):
         which = rng.integers(0, len(self.schedules), n)
         delay = np.choose(which[:, None], [delays[name] for name in self.schedules])
         return count, np.take_along_axis(dose_time, dose, axis=1) + delay
-
-    def _merge(
-        self,
-        n_doses: np.ndarray,
-        dose_time: np.ndarray,
-        amount: np.ndarray,
-        duration: np.ndarray,
-        n_observations: np.ndarray,
-        time: np.ndarray,
-        weight: np.ndarray | None,
-    ) -> DesignBatch:
-        """Sort doses and observations into records; a dose comes first at a tie."""
-        n, D = dose_time.shape
-        O = time.shape[1]  # noqa: E741
-        is_real = np.concatenate(
-            [np.arange(D) < n_doses[:, None], np.arange(O) < n_observations[:, None]], axis=1
-        )
-        unsorted = np.where(is_real, np.concatenate([dose_time, time], axis=1), np.inf)
-        order = np.argsort(unsorted, axis=1, kind="stable")
-        is_dose = (order < D) & np.take_along_axis(is_real, order, axis=1)
-        is_observation = (order >= D) & np.take_along_axis(is_real, order, axis=1)
-        record_time = np.take_along_axis(unsorted, order, axis=1)
-        last = np.max(np.where(np.isfinite(record_time), record_time, -np.inf), axis=1, keepdims=True)
-        doses = np.take_along_axis(np.concatenate([amount, np.zeros((n, O))], axis=1), order, axis=1)
-        kind = np.full(order.shape, int(EventKind.OTHER), dtype=np.int8)
-        kind[is_observation] = EventKind.OBSERVATION
-        given = np.where(duration > 0.0, int(EventKind.INFUSION), int(EventKind.BOLUS))
-        kind = np.where(is_dose, given[:, None], kind)
-        zeros = np.zeros(order.shape)
-        columns = {
-            "time": np.where(np.isfinite(record_time), record_time, last),
-            "kind": kind,
-            "compartment": zeros,
-            "amount": np.where(is_dose, doses, 0.0),
-            "duration": np.where(is_dose, duration[:, None], 0.0),
-            "ii": zeros,
-            "ss": zeros,
-            "output": is_observation.astype(np.int16),
-        }
-        return DesignBatch.from_columns(
-            columns, n_doses + n_observations, {} if weight is None else {"weight": weight}
-        )
 
     def _count_reasons(self, n_observed: int, n_doses: int) -> list[str]:
         reasons = []
@@ -381,15 +280,15 @@ def design_sampler_from_config(config: dict[str, Any]) -> AbstractDesignSampler:
     DesignError
         E_DESIGN_SAMPLER for an unknown kind or unknown keys.
     """
-    options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in config.items()
-        if key != "kind"
-    }
-    if config.get("kind") != "random" or set(options) != set(RandomDesignSampler.__dataclass_fields__):
-        raise DesignError(
-            "E_DESIGN_SAMPLER",
-            f"the stored design sampler {config!r} is not understood. It was written by another version or "
-            "changed by hand.",
-        )
-    return RandomDesignSampler(**options)
+    options: dict[str, Any] = {key: value for key, value in config.items() if key != "kind"}
+    kind = config.get("kind")
+    if kind == "random" and set(options) == set(RandomDesignSampler.__dataclass_fields__):
+        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        return RandomDesignSampler(**lists)
+    if kind == "protocol" and set(options) == set(ProtocolDesignSampler.__dataclass_fields__):
+        return ProtocolDesignSampler.from_config(options)
+    raise DesignError(
+        "E_DESIGN_SAMPLER",
+        f"the stored design sampler {config!r} is not understood. It was written by another version or "
+        "changed by hand.",
+    )

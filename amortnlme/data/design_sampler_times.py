@@ -1,0 +1,218 @@
+"""Part of a study protocol: when what is measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from amortnlme.data.design_sampler_doses import (
+    MAX_DEVIATION,
+    check_range,
+    deviations,
+    options_from_config,
+    refusal,
+)
+
+
+class AbstractSampling(ABC):
+    """When some outputs are measured, all of them at the same times."""
+
+    __slots__ = ()
+
+    # 1-based outcomes that are measured.
+    outputs: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def counts(self) -> tuple[int, int]:
+        """Smallest and largest number of times."""
+
+    @abstractmethod
+    def sample(self, n: int, last_dose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw times.
+
+        Parameters
+        ----------
+        n : int
+        last_dose : ndarray, shape (n,)   [time]
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        ndarray, shape (n, K)   [time]
+            Unsorted; inf beyond a design's number of times.
+        """
+
+    @abstractmethod
+    def window(self, last_dose: float) -> tuple[float, float]:
+        """Earliest and latest time that can be drawn.
+
+        Parameters
+        ----------
+        last_dose : float   [time]
+
+        Returns
+        -------
+        tuple of float   [time]
+        """
+
+    @abstractmethod
+    def to_config(self) -> dict[str, Any]:
+        """Return JSON-able fields with a "kind"; `sampling_from_config` rebuilds the sampling.
+
+        Returns
+        -------
+        dict
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTimes(AbstractSampling):
+    """Times of a plan, of which some may be missed and which are kept more or less exactly.
+
+    Attributes
+    ----------
+    times : tuple of float   [time]
+        Increasing.
+    outputs : tuple of int
+    jitter : tuple of float   [time]
+        SD of the deviation from each planned time (or one for all), truncated at 2.5 SDs.
+    keep : tuple of int, or None
+        Range of the number of planned times that take place, all equally likely; None: every one.
+    """
+
+    times: tuple[float, ...]
+    outputs: tuple[int, ...] = (1,)
+    jitter: tuple[float, ...] = (0.0,)
+    keep: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        k = len(self.times)
+        if not k or not self.outputs or any(np.diff(self.times) <= 0):
+            raise refusal(
+                f"the times must increase and the outputs not be empty; given {self.times} and "
+                f"{self.outputs}."
+            )
+        if len(self.jitter) not in (1, k) or min(self.jitter) < 0:
+            raise refusal(f"jitter is {self.jitter}; give one SD for all or each of the {k} times.")
+        if self.window(0.0)[0] < 0.0:
+            raise refusal(
+                f"a time of {self.times} with the jitter {self.jitter} may fall below 0 (at {MAX_DEVIATION} "
+                "SDs). Use a smaller jitter for the first times."
+            )
+        if self.keep is not None and not 0 <= self.keep[0] <= self.keep[1] <= k:
+            raise refusal(f"keep is {self.keep}; it lies between 0 and the number of times, {k}.")
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Smallest and largest number of times."""
+        return self.keep or (len(self.times), len(self.times))
+
+    def sample(self, n: int, last_dose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw times; see `AbstractSampling.sample`."""
+        shape = (n, len(self.times))
+        time = np.broadcast_to(np.asarray(self.times, dtype=np.float64), shape)
+        if max(self.jitter) > 0:
+            time = time + np.asarray(self.jitter) * deviations(shape, rng)
+        if self.keep is None:
+            return np.array(time)
+        count = rng.integers(self.keep[0], self.keep[1] + 1, n)
+        rank = rng.random(shape).argsort(axis=1).argsort(axis=1)
+        return np.where(rank < count[:, None], time, np.inf)
+
+    def window(self, last_dose: float) -> tuple[float, float]:
+        """Earliest and latest time that can be drawn; see `AbstractSampling.window`."""
+        spread = MAX_DEVIATION * np.broadcast_to(self.jitter, len(self.times))
+        return float((self.times - spread).min()), float((self.times + spread).max())
+
+    def to_config(self) -> dict[str, Any]:
+        """Return JSON-able fields; see `AbstractSampling.to_config`."""
+        fields = asdict(self).items()
+        return {"kind": "planned", **{k: list(v) if isinstance(v, tuple) else v for k, v in fields}}
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTimes(AbstractSampling):
+    """Independent uniform times between `earliest` and `follow_up` after the last dose.
+
+    Attributes
+    ----------
+    number : tuple of int
+        Range of the number of times, all equally likely.
+    follow_up : float   [time]
+        After the last dose (after time 0 where there is none).
+    earliest : float   [time]
+    outputs : tuple of int
+    """
+
+    number: tuple[int, int]
+    follow_up: float
+    earliest: float = 0.0
+    outputs: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        check_range("number", self.number, allow_zero=True)
+        if not self.outputs or not 0.0 <= self.earliest < self.follow_up:
+            raise refusal(
+                f"outputs {self.outputs} must not be empty, and earliest {self.earliest} must lie before "
+                f"follow_up {self.follow_up}."
+            )
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Smallest and largest number of times."""
+        return self.number
+
+    def sample(self, n: int, last_dose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw times; see `AbstractSampling.sample`."""
+        low, high = self.number
+        count = rng.integers(low, high + 1, n)
+        latest = (last_dose + self.follow_up)[:, None]
+        time = self.earliest + (latest - self.earliest) * rng.random((n, high))
+        return np.where(np.arange(high) < count[:, None], time, np.inf)
+
+    def window(self, last_dose: float) -> tuple[float, float]:
+        """Earliest and latest time that can be drawn; see `AbstractSampling.window`."""
+        return self.earliest, last_dose + self.follow_up
+
+    def to_config(self) -> dict[str, Any]:
+        """Return JSON-able fields; see `AbstractSampling.to_config`."""
+        fields = asdict(self).items()
+        return {"kind": "random", **{k: list(v) if isinstance(v, tuple) else v for k, v in fields}}
+
+
+_SAMPLINGS: dict[str, type[PlannedTimes] | type[RandomTimes]] = {
+    "planned": PlannedTimes,
+    "random": RandomTimes,
+}
+
+
+def sampling_from_config(config: Mapping[str, Any]) -> AbstractSampling:
+    """Rebuild a sampling from `part_to_config`.
+
+    Parameters
+    ----------
+    config : mapping
+
+    Returns
+    -------
+    AbstractSampling
+
+    Raises
+    ------
+    DesignError
+        E_DESIGN_SAMPLER for an unknown kind, or missing or unknown keys.
+    """
+    sampling = _SAMPLINGS.get(config.get("kind", ""))
+    if sampling is None:
+        raise refusal(
+            f"the stored sampling {dict(config)!r} has no known kind. Allowed: {', '.join(_SAMPLINGS)}."
+        )
+    options = {key: value for key, value in config.items() if key != "kind"}
+    return sampling(**options_from_config(options, sampling.__dataclass_fields__))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from amortnlme.core.errors import AmortNlmeError, ArtefactError, TrainingError
 from amortnlme.model.individual import IndividualModel
 from amortnlme.model.registry import load_model
 from amortnlme.training.shard import read_shard, shard_path, simulate_shard, write_shard
+
+# Finished shards that may wait for the disk: a slow disk halts the simulation instead of filling the memory.
+_MAX_WAITING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,29 @@ def simulate_missing(plan: ShardPlan, model: IndividualModel, workers: int, prog
         _require_findable(model)
         done = _in_processes(plan, model.name, todo, min(workers, len(todo)))
     else:
-        done = (_make(plan, model, index) for index in todo)
+        done = _in_this_process(plan, model, todo)
     quiet = not (progress and sys.stderr.isatty())
     for _ in tqdm(done, total=len(todo), desc="simulate", unit="shard", disable=quiet):
         pass
+
+
+def _in_this_process(plan: ShardPlan, model: IndividualModel, todo: list[int]) -> Iterator[int]:
+    """Simulate shard after shard while another thread packs and writes the one before."""
+    waiting: deque[tuple[int, Future[None]]] = deque()
+    with ThreadPoolExecutor(1) as writer:
+        for index in todo:
+            if len(waiting) == _MAX_WAITING:
+                yield _written(*waiting.popleft())
+            shard = simulate_shard(model, plan.seed, index, plan.rows(index))
+            task = writer.submit(write_shard, plan.folder, index, shard, plan.header_fingerprint)
+            waiting.append((index, task))
+        while waiting:
+            yield _written(*waiting.popleft())
+
+
+def _written(index: int, task: Future[None]) -> int:
+    task.result()
+    return index
 
 
 def _make(plan: ShardPlan, model: IndividualModel, index: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import numpy as np
 from amortnlme.core.errors import ArtefactError
 from amortnlme.core.h5 import read_h5, write_h5_atomic
 from amortnlme.core.rng import stream
-from amortnlme.data.design import FIELDS, DesignBatch
-from amortnlme.model.individual import IndividualModel
+from amortnlme.data.design import FIELDS, Design, DesignBatch
+from amortnlme.model.individual import IndividualModel, Simulated
 
 _KIND = "training-shard"
 _COVARIATE = "covariate:"
 _DESIGN = "design:"
 _LENGTH = "n_records"
+_BATCH_ARRAYS = tuple(name for name in DesignBatch.__dataclass_fields__ if name != "covariates")
 # Purposes of the independent random streams of a shard.
 _PRIOR, _DESIGNS, _NOISE = 0, 1, 2
 
@@ -34,7 +36,7 @@ class Shard:
     status : ndarray (n,) int8
         SolveStatus of each row; failed rows are kept.
     designs : DesignBatch
-        n designs with covariates.
+        n designs with covariates; read-only views of one row where all designs are the same.
     """
 
     phi: np.ndarray
@@ -64,12 +66,37 @@ def simulate_shard(model: IndividualModel, seed: int, index: int, n: int) -> Sha
     """
     phi = model.prior.sample(n, stream(seed, index, _PRIOR))
     designs = model.design_sampler.sample(n, stream(seed, index, _DESIGNS))
-    simulated = model.simulate_batch(phi, designs, stream(seed, index, _NOISE))
+    simulated = _simulate(model, phi, designs, stream(seed, index, _NOISE))
     return Shard(
         np.asarray(phi, dtype=np.float64),
         np.asarray(simulated.y, dtype=np.float32),
         np.asarray(simulated.status, dtype=np.int8),
         designs,
+    )
+
+
+def _simulate(
+    model: IndividualModel, phi: np.ndarray, designs: DesignBatch, rng: np.random.Generator
+) -> Simulated:
+    """Simulate; where everybody has the same design its events are prepared once, which changes no number."""
+    columns = {name: getattr(designs, name) for name in (*FIELDS, _LENGTH)}
+    if not all(_is_common(values) for values in (*columns.values(), *designs.covariates.values())):
+        return model.simulate_batch(phi, designs, rng)
+    length = int(designs.n_records[0])
+    design = Design(**{name: columns[name][0, :length] for name in FIELDS})
+    # A batch has an observation column even where no design has an observation.
+    if design.n_observations != designs.observation_times.shape[1]:
+        return model.simulate_batch(phi, designs, rng)
+    covariates = {name: values[0, :length] for name, values in designs.covariates.items()}
+    return model.simulate(phi, design, covariates, rng)
+
+
+def _is_common(values: np.ndarray) -> bool:
+    """Whether all rows are the same."""
+    if len(values) < 2:
+        return False
+    return values.strides[0] == 0 or (
+        np.array_equal(values[0], values[-1]) and bool((values == values[:1]).all())
     )
 
 
@@ -92,7 +119,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def write_shard(folder: Path, index: int, shard: Shard, header_fingerprint: str) -> None:
-    """Write a shard atomically.
+    """Write a shard atomically; a design column that all rows share is stored once.
 
     Parameters
     ----------
@@ -111,8 +138,12 @@ def write_shard(folder: Path, index: int, shard: Shard, header_fingerprint: str)
         E_IO_WRITE on a full disk.
     """
     arrays = {"phi": shard.phi, "y": shard.y, "status": shard.status}
-    arrays |= {_DESIGN + name: getattr(shard.designs, name) for name in (*FIELDS, _LENGTH)}
-    arrays |= {_COVARIATE + name: values for name, values in shard.designs.covariates.items()}
+    for name in (*FIELDS, _LENGTH):
+        values = getattr(shard.designs, name)
+        arrays[_DESIGN + name] = values[:1] if _is_common(values) else values
+    for name, values in shard.designs.covariates.items():
+        constant = bool((values == values[:, :1]).all())
+        arrays[_COVARIATE + name] = np.ascontiguousarray(values[:, 0]) if constant else values
     attributes = {"index": index, "header": header_fingerprint}
     write_h5_atomic(shard_path(folder, index), arrays, attributes | {"kind": _KIND})
 
@@ -148,11 +179,25 @@ def read_shard(folder: Path, index: int, header_fingerprint: str) -> Shard:
             f"{path} belongs to another training set or position (it says shard {attributes.get('index')}). "
             "Delete it and run the same simulation command again.",
         )
-    covariates = _with_prefix(arrays, _COVARIATE)
-    columns = _with_prefix(arrays, _DESIGN)
-    designs = DesignBatch.from_columns(columns, columns[_LENGTH], covariates)
+    designs = _designs(arrays, len(arrays["status"]))
     return Shard(arrays["phi"], arrays["y"], arrays["status"], designs)
 
 
-def _with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def _designs(arrays: Mapping[str, np.ndarray], n: int) -> DesignBatch:
+    columns, covariates = _with_prefix(arrays, _DESIGN), _with_prefix(arrays, _COVARIATE)
+    if n > 1 and all(len(values) == 1 for values in columns.values()):
+        one = DesignBatch.from_columns(columns, columns[_LENGTH])
+        fields = {name: _repeat(getattr(one, name), n) for name in _BATCH_ARRAYS}
+        shape = (n, columns["time"].shape[1])
+        spread = {name: np.broadcast_to(values.reshape(n, -1), shape) for name, values in covariates.items()}
+        return DesignBatch(**fields, covariates=spread)
+    columns = {name: _repeat(values, n) for name, values in columns.items()}
+    return DesignBatch.from_columns(columns, columns[_LENGTH], covariates)
+
+
+def _repeat(values: np.ndarray, n: int) -> np.ndarray:
+    return np.broadcast_to(values, (n, *values.shape[1:]))
+
+
+def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

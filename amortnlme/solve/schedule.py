@@ -54,8 +54,18 @@ class Events(NamedTuple):
     duration, ii : ndarray, shape (n, e)   [time]
     ss : ndarray of int, shape (n, e)
     running : ndarray of int, shape (n, e)
-        At a steady-state infusion: how many earlier infusions of the regimen still run.
+        At a steady-state infusion: how many earlier infusions of the regimen still run when the next arrives.
     slot, segment : ndarray of int, shape (n, e)
+    recorded : ndarray, shape (n, e)
+        As `amount`, before bioavailability.
+    dose_segment : ndarray of int, shape (n, e)
+        Bolus, infusion start and end: covariate segment in force at the record of the dose, whose lag and
+        bioavailability apply; elsewhere as `segment`.
+    phase : ndarray, shape (n, e)   [time]
+        At a steady-state dose: time since the regimen's last arrival, 0 <= phase < ii; 0 without lag.
+    arrived : ndarray of int, shape (n, e)
+        At a steady-state dose: 1, the event itself applies the regimen's last arrival and then advances it by
+        `phase`; elsewhere 0.
     n_events : ndarray of int, shape (n,)
         Number of events of each design, up to its last observation.
     """
@@ -70,6 +80,10 @@ class Events(NamedTuple):
     running: np.ndarray
     slot: np.ndarray
     segment: np.ndarray
+    recorded: np.ndarray
+    dose_segment: np.ndarray
+    phase: np.ndarray
+    arrived: np.ndarray
     n_events: np.ndarray
 
 
@@ -155,8 +169,10 @@ def make_schedule(records: Records, n_observations: int, segment_covariates: np.
     )
     extra = int(_infusion_ends(plain).max(initial=0))
     shape = (plain.time.shape[0], plain.time.shape[1] + extra)
-    events = _empty_events(shape)
+    events = empty_events(shape)
     _expand(plain, events, max(1, extra))
+    events.recorded[:] = events.amount
+    events.arrived[:] = events.ss > 0
     width = max(1, int(events.n_events.max(initial=1)))
     trimmed = Events._make([*(np.ascontiguousarray(a[:, :width]) for a in events[:-1]), events.n_events])
     return Schedule(trimmed, n_observations, np.array(segment_covariates, dtype=np.float64, order="C"))
@@ -174,7 +190,20 @@ def _infusion_ends(records: Records) -> np.ndarray:
     return np.where(records.kind == RECORD_INFUSION, copies, 0.0).sum(axis=1)
 
 
-def _empty_events(shape: tuple[int, int]) -> Events:
+def empty_events(shape: tuple[int, int]) -> Events:
+    """Allocate event lists.
+
+    Parameters
+    ----------
+    shape : tuple of two int
+        Number of lists and their width.
+
+    Returns
+    -------
+    Events
+        Zeros; numpy leaves the memory untouched until it is written.
+    """
+
     def floats() -> np.ndarray:
         return np.zeros(shape)
 
@@ -192,13 +221,42 @@ def _empty_events(shape: tuple[int, int]) -> Events:
         running=integers(),
         slot=integers(),
         segment=integers(),
+        recorded=floats(),
+        dose_segment=integers(),
+        phase=floats(),
+        arrived=integers(),
         n_events=np.zeros(shape[0], dtype=np.int64),
     )
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def copies_running(duration: float, ii: float, phase: float) -> int:
+    """Count the infusions of an endless regimen that run at some time after an arrival.
+
+    Kernels that switch rates on and off and the list of infusion ends must agree: both count with this.
+
+    Parameters
+    ----------
+    duration, ii : float   [time]
+    phase : float   [time]
+        Time since the last arrival, 0 <= phase < ii.
+
+    Returns
+    -------
+    int
+        The arrival itself included, at most MAX_RUNNING.
+    """
+    copies = 0
+    while copies * ii + phase < duration and copies < MAX_RUNNING:
+        copies += 1
+    return copies
+
+
 # Hot functions take plain arrays: extracting an array from a named tuple counts references at every use.
 @njit(cache=True, nogil=True, error_model="numpy")
-def _emit_ends(g, until, segment, e, n_pending, ends, time, action, compartment, amount, slot, segments):
+def _emit_ends(
+    g, until, segment, e, n_pending, ends, time, action, compartment, amount, slot, segments, dose_segments
+):
     """Emit the pending infusion ends up to a time, earliest first; return the new counts."""
     while n_pending > 0:
         first = 0
@@ -213,24 +271,25 @@ def _emit_ends(g, until, segment, e, n_pending, ends, time, action, compartment,
         compartment[g, e] = int(ends[first, 2])
         slot[g, e] = -1
         segments[g, e] = segment
+        dose_segments[g, e] = int(ends[first, 3])
         e += 1
         n_pending -= 1
-        for column in range(3):
+        for column in range(4):
             ends[first, column] = ends[n_pending, column]
     return e, n_pending
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _register_ends(time, duration, ii, ss, rate, compartment, n_pending, ends):
+def _register_ends(time, duration, ii, ss, rate, compartment, segment, n_pending, ends):
     """Register the end of an infusion, and those of earlier doses of a steady-state regimen."""
     running = 0
     if ss > 0 and ii > 0.0:
-        while (running + 1) * ii < duration and running + 1 < MAX_RUNNING:
-            running += 1
+        running = max(0, copies_running(duration, ii, 0.0) - 1)
     for back in range(running + 1):
         ends[n_pending, 0] = time + duration - back * ii
         ends[n_pending, 1] = rate
         ends[n_pending, 2] = compartment
+        ends[n_pending, 3] = segment
         n_pending += 1
     return running, n_pending
 
@@ -248,7 +307,8 @@ def _expand(records, events, n_ends):
     )
     to_duration, to_ii, to_ss, to_running = events.duration, events.ii, events.ss, events.running
     to_slot, to_segment, n_events = events.slot, events.segment, events.n_events
-    ends = np.empty((n_ends, 3))
+    to_dose_segment = events.dose_segment
+    ends = np.empty((n_ends, 4))
     for g in range(time.shape[0]):
         e = 0
         n_pending = 0
@@ -259,7 +319,7 @@ def _expand(records, events, n_ends):
             if n_pending > 0 and what != RECORD_RESET:
                 e, n_pending = _emit_ends(
                     g, time[g, k], current, e, n_pending, ends, to_time, to_action, to_compartment,
-                    to_amount, to_slot, to_segment,
+                    to_amount, to_slot, to_segment, to_dose_segment,
                 )  # fmt: skip
             is_dose = what in (RECORD_BOLUS, RECORD_INFUSION)
             if what == RECORD_RESET or (is_dose and ss[g, k] == 1):
@@ -269,6 +329,7 @@ def _expand(records, events, n_ends):
             current = segment[g, k]
             to_time[g, e] = time[g, k]
             to_segment[g, e] = current
+            to_dose_segment[g, e] = current
             to_slot[g, e] = slot[g, k]
             to_action[g, e] = ACTION_OF_RECORD[what]
             if is_dose:
@@ -280,15 +341,9 @@ def _expand(records, events, n_ends):
                     to_amount[g, e] = amount[g, k] / duration[g, k]
                     to_duration[g, e] = duration[g, k]
                     to_running[g, e], n_pending = _register_ends(
-                        time[g, k],
-                        duration[g, k],
-                        ii[g, k],
-                        ss[g, k],
-                        to_amount[g, e],
-                        compartment[g, k],
-                        n_pending,
-                        ends,
-                    )
+                        time[g, k], duration[g, k], ii[g, k], ss[g, k], to_amount[g, e], compartment[g, k],
+                        current, n_pending, ends,
+                    )  # fmt: skip
             e += 1
             if what == RECORD_OBSERVATION:
                 last = e

@@ -65,7 +65,7 @@ def simulate_shard(model: IndividualModel, seed: int, index: int, n: int) -> Sha
         n simulations, failed ones included.
     """
     phi = model.prior.sample(n, stream(seed, index, _PRIOR))
-    designs = model.design_sampler.sample(n, stream(seed, index, _DESIGNS))
+    designs = _shared(model.design_sampler.sample(n, stream(seed, index, _DESIGNS)))
     simulated = _simulate(model, phi, designs, stream(seed, index, _NOISE))
     return Shard(
         np.asarray(phi, dtype=np.float64),
@@ -75,15 +75,26 @@ def simulate_shard(model: IndividualModel, seed: int, index: int, n: int) -> Sha
     )
 
 
+def _shared(designs: DesignBatch) -> DesignBatch:
+    """Replace designs that are all the same by views of one row, so that nobody compares them again."""
+    if not all(_is_common(getattr(designs, name)) for name in (*FIELDS, _LENGTH)):
+        return designs
+    fields = {name: _repeat(getattr(designs, name)[:1], designs.n) for name in _BATCH_ARRAYS}
+    covariates = {
+        name: _repeat(values[:1], designs.n) if _is_common(values) else values
+        for name, values in designs.covariates.items()
+    }
+    return DesignBatch(**fields, covariates=covariates)
+
+
 def _simulate(
     model: IndividualModel, phi: np.ndarray, designs: DesignBatch, rng: np.random.Generator
 ) -> Simulated:
     """Simulate; where everybody has the same design its events are prepared once, which changes no number."""
-    columns = {name: getattr(designs, name) for name in (*FIELDS, _LENGTH)}
-    if not all(_is_common(values) for values in (*columns.values(), *designs.covariates.values())):
-        return model.simulate_batch(phi, designs, rng)
     length = int(designs.n_records[0])
-    design = Design(**{name: columns[name][0, :length] for name in FIELDS})
+    if designs.n < 2 or any(v.strides[0] for v in (designs.time, *designs.covariates.values())):
+        return model.simulate_batch(phi, designs, rng)
+    design = Design(**{name: getattr(designs, name)[0, :length] for name in FIELDS})
     # A batch has an observation column even where no design has an observation.
     if design.n_observations != designs.observation_times.shape[1]:
         return model.simulate_batch(phi, designs, rng)

@@ -17,6 +17,7 @@ from amortnlme.cli import (
     compare,
     data,
     fit,
+    model_show,
     models,
     quickstart,
     report,
@@ -36,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("models")(models.run)
+app.add_typer(model_show.app, name="model")
 app.command("check")(check.run)
 app.add_typer(data.app, name="data")
 app.command("simulate")(simulate.run)

@@ -21,7 +21,7 @@ COMMANDS = sorted(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_readme_uses_options_that_exist(command, capsys):
     words = command.split()
-    verb = words[:2] if words[0] == "data" else words[:1]
+    verb = words[:2] if words[0] in ("data", "model") else words[:1]
     assert main([*verb, "--help"]) == 0
     shown = capsys.readouterr().out
     assert not [word for word in words if word.startswith("--") and word not in shown]

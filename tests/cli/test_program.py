@@ -13,6 +13,7 @@ from amortnlme.cli import main
 
 VERBS = [
     ["models"],
+    ["model", "show"],
     ["check"],
     ["data", "check"],
     ["simulate"],

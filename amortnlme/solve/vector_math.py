@@ -27,6 +27,7 @@ SMALLEST_NORMAL = 2.2250738585072014e-308
 MANTISSA_BITS = 52
 EXPONENT_BIAS = 1023
 ONE_BITS = np.int64(0x3FF0000000000000)
+ONE_AS_FLOAT = float(ONE_BITS)
 SQRT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
 MANTISSA_MASK = np.int64(0x000FFFFFFFFFFFFF)
 # 2**52, whose low bits hold a whole number as it is.
@@ -197,3 +198,19 @@ def vpow(x, y):
     value = negative if x < 0.0 else value
     value = x + y if x != x or y != y else value
     return 1.0 if x == 1.0 or y == 0.0 else value
+
+
+@njit(forceinline=True, error_model="numpy")
+def rough_inverse_fifth_root(x):
+    """Return x**(-1/5) of a positive normal number within 6 %, by arithmetic on its exponent bits.
+
+    Parameters
+    ----------
+    x : float
+
+    Returns
+    -------
+    float
+    """
+    bits = np.float64(np.float64(x).view(np.int64))
+    return np.int64(1.2 * ONE_AS_FLOAT - 0.2 * bits).view(np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -31,15 +30,20 @@ MAX_STEPS = int(SolveStatus.MAX_STEPS)
 INVALID_ENTRY = int(SolveStatus.INVALID_ENTRY)
 
 
-class _Pending(NamedTuple):
-    """Doses and infusion ends of one row that are still to come, earliest first (plain arrays).
+# Columns of the packed lists of designs and of the plan of a row: extracting an array from a named tuple
+# counts references at every use, and kernels with twenty array arguments cannot be read.
+TIME, DURATION, II, RECORDED = range(4)
+ACTION, COMPARTMENT, SS, RUNNING, SLOT, SEGMENT = range(6)
+PLAN_ACTION, PLAN_SOURCE, PLAN_SEGMENT, PLAN_STEADY = range(4)
 
-    `source` is the column of the dose in the list of the design.
-    """
 
-    time: np.ndarray
-    action: np.ndarray
-    source: np.ndarray
+def _pack(events: Events) -> tuple[np.ndarray, np.ndarray]:
+    """Pack the lists of designs: floats, shape (n, e, 4), and integers, shape (n, e, 6)."""
+    floats = np.stack((events.time, events.duration, events.ii, events.recorded), axis=2)
+    integers = np.stack(
+        (events.action, events.compartment, events.ss, events.running, events.slot, events.segment), axis=2
+    )
+    return floats, integers
 
 
 def row_events(
@@ -85,12 +89,14 @@ def row_events(
         status[~np.isfinite(values.start)] = INVALID_ENTRY
     if not entry.moves_doses:
         return schedule.events, index, status
-    source = schedule.events
+    floats, integers = _pack(schedule.events)
+    n_events = schedule.events.n_events
     lag = np.ascontiguousarray(values.lag)
-    size = _count(source, index, lag, status)
-    events = empty_events((N, max(1, size)))
-    pending = _Pending(np.empty(size + 1), np.empty(size + 1, np.int64), np.empty(size + 1, np.int64))
-    _merge(source, index, lag, np.ascontiguousarray(values.bioavailability), pending, status, events)
+    width = max(1, _count(floats, integers, n_events, index, lag, status))
+    events = empty_events((N, width))
+    plan = np.zeros((N, width, 4), dtype=np.int64)
+    _merge(floats, integers, n_events, index, lag, status, plan, events.time, events.phase, events.n_events)
+    _fill(floats, integers, index, np.ascontiguousarray(values.bioavailability), plan, events)
     return events, np.arange(N, dtype=np.int64), status
 
 
@@ -109,182 +115,187 @@ def _arrivals(time, lag, ii, horizon):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _count(source, design_index, lag, status):
+def _horizon(floats, n_events, g):
+    """Find the latest time of a design, which need not be the last: time may fall at a reset."""
+    horizon = -math.inf
+    for k in range(n_events[g]):
+        horizon = max(horizon, floats[g, k, TIME])
+    return horizon
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count(floats, integers, n_events, design_index, lag, status):
     """Find an upper bound of the events of any row, and flag the rows that cannot be solved."""
-    action, compartment, segment = source.action, source.compartment, source.segment
-    time, duration, ii, ss = source.time, source.duration, source.ii, source.ss
-    n_events = source.n_events
     largest = 0
     for row in range(design_index.shape[0]):
         g = design_index[row]
-        horizon = -math.inf
-        for k in range(n_events[g]):
-            horizon = max(horizon, time[g, k])
+        horizon = _horizon(floats, n_events, g)
         total = 0
         for k in range(n_events[g]):
-            if action[g, k] == INFUSION_END:
+            action = integers[g, k, ACTION]
+            if action == INFUSION_END:
                 continue
             total += 1
-            if action[g, k] != BOLUS and action[g, k] != INFUSION_START:
+            if action != BOLUS and action != INFUSION_START:
                 continue
-            later = lag[row, segment[g, k], compartment[g, k]]
+            later = lag[row, integers[g, k, SEGMENT], integers[g, k, COMPARTMENT]]
             if not (later >= 0.0 and later < math.inf):
                 status[row] = INVALID_ENTRY
+            if status[row] != OK:
                 break
-            each = 1 if action[g, k] == BOLUS else 2
+            each = 1 if action == BOLUS else 2
             total += each
-            if ss[g, k] > 0:
-                _, within = _arrivals(time[g, k], later, ii[g, k], horizon)
+            if integers[g, k, SS] > 0:
+                _, within = _arrivals(floats[g, k, TIME], later, floats[g, k, II], horizon)
                 if not within <= MAX_ARRIVALS:
                     status[row] = MAX_STEPS
                     break
                 total += each * int(within)
                 if each == 2:
-                    total += copies_running(duration[g, k], ii[g, k], 0.0)
+                    total += copies_running(floats[g, k, DURATION], floats[g, k, II], 0.0)
         if status[row] == OK:
             largest = max(largest, total)
     return largest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _push(times, actions, sources, n, time, action, k):
+def _push(times, sources, n, time, action, k):
     """Insert into the pending events, after those at the same time; return the new number."""
     i = n
     while i > 0 and times[i - 1] > time:
         times[i] = times[i - 1]
-        actions[i] = actions[i - 1]
-        sources[i] = sources[i - 1]
+        sources[i, 0] = sources[i - 1, 0]
+        sources[i, 1] = sources[i - 1, 1]
         i -= 1
     times[i] = time
-    actions[i] = action
-    sources[i] = k
+    sources[i, 0] = action
+    sources[i, 1] = k
     return n + 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _push_dose(source, g, k, arrival, horizon, pending, n):
+def _push_dose(floats, g, k, action, arrival, horizon, times, sources, n):
     """Announce a dose and, of an infusion, its end; what lies beyond the horizon is left out."""
-    action = source.action[g, k]
     if arrival <= horizon:
-        n = _push(pending.time, pending.action, pending.source, n, arrival, action, k)
-        end = arrival + source.duration[g, k]
+        n = _push(times, sources, n, arrival, action, k)
+        end = arrival + floats[g, k, DURATION]
         if action == INFUSION_START and end <= horizon:
-            n = _push(pending.time, pending.action, pending.source, n, end, np.int64(INFUSION_END), k)
+            n = _push(times, sources, n, end, np.int64(INFUSION_END), k)
     return n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _push_regimen(source, g, k, lag, horizon, pending, n):
+def _push_regimen(floats, g, k, action, lag, horizon, times, sources, n):
     """Announce what a steady-state dose leaves running and what arrives within its lag; return the phase."""
-    time, ii, duration = source.time[g, k], source.ii[g, k], source.duration[g, k]
+    time, ii, duration = floats[g, k, TIME], floats[g, k, II], floats[g, k, DURATION]
     m, within = _arrivals(time, lag, ii, horizon)
     # Between the bounds up to rounding, which must not take a copy off or add one.
     phase = min(max(m * ii - lag, 0.0), ii)
-    if source.action[g, k] == INFUSION_START:
+    if action == INFUSION_START:
         for back in range(copies_running(duration, ii, phase)):
             end = max(time, time - phase + duration - back * ii)
             if end <= horizon:
-                n = _push(pending.time, pending.action, pending.source, n, end, np.int64(INFUSION_END), k)
+                n = _push(times, sources, n, end, np.int64(INFUSION_END), k)
     for j in range(int(within)):
-        n = _push_dose(source, g, k, time + (lag - (m - 1.0 - j) * ii), horizon, pending, n)
+        arrival = time + (lag - (m - 1.0 - j) * ii)
+        n = _push_dose(floats, g, k, action, arrival, horizon, times, sources, n)
     return phase, n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_dose(source, g, k, fraction, time, action, segment, events, row, e):
-    """Write a bolus, infusion start or infusion end that descends from the dose k of a design."""
-    events.time[row, e] = time
-    events.action[row, e] = action
-    events.compartment[row, e] = source.compartment[g, k]
-    events.recorded[row, e] = source.recorded[g, k]
-    events.amount[row, e] = source.recorded[g, k] * fraction
-    events.slot[row, e] = -1
-    events.segment[row, e] = segment
-    events.dose_segment[row, e] = source.segment[g, k]
-    if action != INFUSION_END:
-        events.duration[row, e] = source.duration[g, k]
-        events.ii[row, e] = source.ii[g, k]
+def _plan_event(plan, row, e, action, source, segment, steady):
+    plan[row, e, PLAN_ACTION] = action
+    plan[row, e, PLAN_SOURCE] = source
+    plan[row, e, PLAN_SEGMENT] = segment
+    plan[row, e, PLAN_STEADY] = steady
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_mark(time, action, segment, slot, events, row, e):
-    """Write what is not a dose."""
-    events.time[row, e] = time
-    events.action[row, e] = action
-    events.slot[row, e] = slot
-    events.segment[row, e] = segment
-    events.dose_segment[row, e] = segment
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _release(source, g, fraction, until, segment, pending, first, last, events, row, e):
-    """Write the pending events up to a time; return how many of all are written now."""
-    while first < last and pending.time[first] <= until:
-        k = pending.source[first]
-        share = fraction[row, source.segment[g, k], source.compartment[g, k]]
-        _write_dose(source, g, k, share, pending.time[first], pending.action[first], segment, events, row, e)
-        first += 1
-        e += 1
-    return first, e
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _merge(source, design_index, lag, fraction, pending, status, events):
-    """Write the list of every row that is OK."""
+def _merge(floats, integers, n_events, design_index, lag, status, plan, to_time, to_phase, to_n_events):
+    """Plan the list of every row that is OK: time, action, segment and the event it descends from."""
+    times = np.empty(plan.shape[1])
+    sources = np.empty((plan.shape[1], 2), dtype=np.int64)
     for row in range(design_index.shape[0]):
         if status[row] != OK:
             continue
         g = design_index[row]
-        horizon = -math.inf
-        for k in range(source.n_events[g]):
-            horizon = max(horizon, source.time[g, k])
-        _merge_row(source, g, lag, fraction, horizon, pending, events, row)
+        horizon = _horizon(floats, n_events, g)
+        e = 0
+        first, n = 0, 0  # pending are first ... n - 1
+        current = np.int64(-1)
+        for k in range(n_events[g]):
+            action = integers[g, k, ACTION]
+            time = floats[g, k, TIME]
+            if action == INFUSION_END:
+                continue  # announced again by its start, whose lag it shares
+            if action == RESET:
+                first, n = 0, 0
+            while first < n and times[first] <= time:
+                to_time[row, e] = times[first]
+                _plan_event(plan, row, e, sources[first, 0], sources[first, 1], current, 0)
+                first += 1
+                e += 1
+            if first == n:
+                first, n = 0, 0
+            segment = integers[g, k, SEGMENT]
+            changes = segment != current
+            current = segment
+            to_time[row, e] = time
+            if action != BOLUS and action != INFUSION_START:
+                _plan_event(plan, row, e, action, k, current, 0)
+                e += 1
+                if action == OBSERVE:
+                    to_n_events[row] = e
+                continue
+            later = lag[row, current, integers[g, k, COMPARTMENT]]
+            ss = integers[g, k, SS]
+            if ss > 0:
+                if ss == 1:
+                    first, n = 0, 0
+                _plan_event(plan, row, e, action, k, current, 1)
+                to_phase[row, e], n = _push_regimen(floats, g, k, action, later, horizon, times, sources, n)
+                e += 1
+                continue
+            if time + later > time:
+                if changes:
+                    _plan_event(plan, row, e, np.int64(NEW_SEGMENT), k, current, 0)
+                    e += 1
+                n = _push_dose(floats, g, k, action, time + later, horizon, times, sources, n)
+                continue
+            _plan_event(plan, row, e, action, k, current, 0)
+            e += 1
+            end = time + floats[g, k, DURATION]
+            if action == INFUSION_START and end <= horizon:
+                n = _push(times, sources, n, end, np.int64(INFUSION_END), k)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge_row(source, g, lag, fraction, horizon, pending, events, row):
-    e = 0
-    n = 0
-    current = np.int64(-1)
-    for k in range(source.n_events[g]):
-        action = source.action[g, k]
-        time = source.time[g, k]
-        if action == INFUSION_END:
-            continue  # announced again by its start, whose lag it shares
-        if action == RESET:
-            n = 0
-        elif n > 0 and pending.time[0] <= time:
-            taken, e = _release(source, g, fraction, time, current, pending, 0, n, events, row, e)
-            for i in range(taken, n):
-                pending.time[i - taken] = pending.time[i]
-                pending.action[i - taken] = pending.action[i]
-                pending.source[i - taken] = pending.source[i]
-            n -= taken
-        changes = source.segment[g, k] != current
-        current = source.segment[g, k]
-        if action != BOLUS and action != INFUSION_START:
-            _write_mark(time, action, current, source.slot[g, k], events, row, e)
-            e += 1
-            if action == OBSERVE:
-                events.n_events[row] = e
-            continue
-        later = lag[row, current, source.compartment[g, k]]
-        if source.ss[g, k] == 0 and time + later > time:
-            if changes:
-                _write_mark(time, np.int64(NEW_SEGMENT), current, np.int64(-1), events, row, e)
-                e += 1
-            n = _push_dose(source, g, k, time + later, horizon, pending, n)
-            continue
-        share = fraction[row, current, source.compartment[g, k]]
-        _write_dose(source, g, k, share, time, action, current, events, row, e)
-        if source.ss[g, k] > 0:
-            if source.ss[g, k] == 1:
-                n = 0
-            events.ss[row, e] = source.ss[g, k]
-            events.running[row, e] = source.running[g, k]
-            events.arrived[row, e] = 1
-            events.phase[row, e], n = _push_regimen(source, g, k, later, horizon, pending, n)
-        elif action == INFUSION_START and time + source.duration[g, k] <= horizon:
-            n = _push(pending.time, pending.action, pending.source, n, time + source.duration[g, k],
-                      np.int64(INFUSION_END), k)  # fmt: skip
-        e += 1
+def _fill(floats, integers, design_index, fraction, plan, events):
+    """Write the columns that follow from the plan."""
+    action, compartment, amount, recorded = events.action, events.compartment, events.amount, events.recorded
+    duration, ii, ss, running, slot = events.duration, events.ii, events.ss, events.running, events.slot
+    segment, dose_segment, arrived = events.segment, events.dose_segment, events.arrived
+    for row in range(plan.shape[0]):
+        g = design_index[row]
+        for e in range(events.n_events[row]):
+            what = plan[row, e, PLAN_ACTION]
+            k = plan[row, e, PLAN_SOURCE]
+            action[row, e] = what
+            segment[row, e] = plan[row, e, PLAN_SEGMENT]
+            slot[row, e] = integers[g, k, SLOT] if what == OBSERVE else -1
+            if what != BOLUS and what != INFUSION_START and what != INFUSION_END:
+                dose_segment[row, e] = segment[row, e]
+                continue
+            at_dose = integers[g, k, SEGMENT]
+            into = integers[g, k, COMPARTMENT]
+            dose_segment[row, e] = at_dose
+            compartment[row, e] = into
+            recorded[row, e] = floats[g, k, RECORDED]
+            amount[row, e] = floats[g, k, RECORDED] * fraction[row, at_dose, into]
+            if what != INFUSION_END:
+                duration[row, e] = floats[g, k, DURATION]
+                ii[row, e] = floats[g, k, II]
+            if plan[row, e, PLAN_STEADY] == 1:
+                ss[row, e] = integers[g, k, SS]
+                running[row, e] = integers[g, k, RUNNING]
+                arrived[row, e] = 1

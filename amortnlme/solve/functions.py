@@ -1,7 +1,8 @@
-"""Mathematical functions for model files: the same text runs on numbers and on traced symbols."""
+"""Mathematical functions for model files: the same text runs on numbers (real or complex) and on symbols."""
 
 from __future__ import annotations
 
+import cmath
 import math
 from typing import Any
 
@@ -13,13 +14,15 @@ def exp(value: Any) -> Any:
 
     Parameters
     ----------
-    value : float or traced expression
+    value : float, complex or traced expression
 
     Returns
     -------
-    float or traced expression
+    float, complex or traced expression
     """
-    return sympy.exp(value) if isinstance(value, sympy.Basic) else math.exp(value)
+    if isinstance(value, sympy.Basic):
+        return sympy.exp(value)
+    return cmath.exp(value) if isinstance(value, complex) else math.exp(value)
 
 
 def log(value: Any) -> Any:
@@ -27,13 +30,15 @@ def log(value: Any) -> Any:
 
     Parameters
     ----------
-    value : float or traced expression
+    value : float, complex or traced expression
 
     Returns
     -------
-    float or traced expression
+    float, complex or traced expression
     """
-    return sympy.log(value) if isinstance(value, sympy.Basic) else math.log(value)
+    if isinstance(value, sympy.Basic):
+        return sympy.log(value)
+    return cmath.log(value) if isinstance(value, complex) else math.log(value)
 
 
 def sqrt(value: Any) -> Any:
@@ -41,13 +46,15 @@ def sqrt(value: Any) -> Any:
 
     Parameters
     ----------
-    value : float or traced expression
+    value : float, complex or traced expression
 
     Returns
     -------
-    float or traced expression
+    float, complex or traced expression
     """
-    return sympy.sqrt(value) if isinstance(value, sympy.Basic) else math.sqrt(value)
+    if isinstance(value, sympy.Basic):
+        return sympy.sqrt(value)
+    return cmath.sqrt(value) if isinstance(value, complex) else math.sqrt(value)
 
 
 def where(condition: Any, if_true: Any, if_false: Any) -> Any:

@@ -23,6 +23,8 @@ from amortnlme.solve.linear import LinearSystem
 from amortnlme.solve.ode import OdeEngine, OdeOptions
 from amortnlme.solve.sde import SdeEngine, SdeOptions, trace_diffusion
 from amortnlme.solve.trace import ModelFunction, Names, ParameterFunction, TracedSystem, trace, used_names
+from amortnlme.solve.untraced import UntracedEngine
+from amortnlme.solve.untraced_source import opaque_system
 
 Engine = AbstractEngine | AbstractStochasticEngine
 PerState = Mapping[str, ParameterFunction]
@@ -255,6 +257,63 @@ class Ode(AbstractDynamics):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CompiledOde(AbstractDynamics):
+    """dy/dt = rhs(t, y, p) for code that cannot be traced; slower than `Ode`, without exact sensitivities.
+
+    Attributes
+    ----------
+    rhs : callable
+        `rhs(t, y, p)` returning one derivative per state; what Numba can compile: loops, branches on states,
+        table look-ups, functions of the model file. It is solved by Rodas5P with numerical Jacobians.
+    dose_state : str
+        State that receives doses without a compartment number.
+    initial, start : callable, optional
+        See `EntryFunctions`; traced, as outputs are.
+    lag, bioavailability : mapping of str to callable, optional
+        See `EntryFunctions`; traced.
+    rtol, atol : float
+        Tolerances of the step-size control; atol in units of the states.
+    max_steps : int
+        Steps (accepted or not) after which a simulation ends with status MAX_STEPS.
+    """
+
+    rhs: ModelFunction
+    dose_state: str
+    initial: ParameterFunction | None = None
+    start: ParameterFunction | None = None
+    lag: PerState | None = None
+    bioavailability: PerState | None = None
+    rtol: float = 1e-8
+    atol: float = 1e-10
+    max_steps: int = 100_000
+
+    @property
+    def entry(self) -> EntryFunctions:
+        """How the system starts and doses enter it."""
+        return EntryFunctions(self.initial, self.start, self.lag, self.bioavailability)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the states move at random."""
+        return False
+
+    def trace(self, names: Names) -> Equations:
+        """Trace the entry; the right-hand side stays opaque, see `amortnlme.solve.untraced_source`."""
+        _require_state(self.dose_state, names)
+        system = opaque_system(self.rhs, names)
+        return Equations(system, Entry.from_functions(self.entry, names, system.symbols))
+
+    def build(self, equations: Equations, outputs: Sequence[sympy.Expr]) -> Engine:
+        """Compile the right-hand side and build the engine; see `AbstractDynamics.build`."""
+        options = OdeOptions("rodas5p", self.rtol, self.atol, self.max_steps)
+        return UntracedEngine.build(self.rhs, equations.system.names, equations.entry, outputs, options)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return a JSON-able description; tolerances do not change what is solved."""
+        return {"kind": "compiled_ode", "dose_state": self.dose_state}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sde(AbstractDynamics):
     """dy = drift(t, y, p) dt + diffusion(t, y, p) dW, states kept non-negative where declared.
 
@@ -389,4 +448,4 @@ class Jump(AbstractDynamics):
 
 
 # Dynamics with a right-hand side that can be integrated independently of the engines.
-Deterministic = LinearCompartments | Ode
+Deterministic = LinearCompartments | Ode | CompiledOde

@@ -1,0 +1,184 @@
+"""One Rodas5P step of a right-hand side that nobody has traced: differences stand for its Jacobian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+
+from amortnlme.solve.rodas5p import GAMMA, N_STAGES, NODES, TIME_WEIGHTS, A, C, H
+
+# Rows of the scratch table of one simulation; a row holds one value per state.
+STATE, NEXT, DENSE_0, DENSE_1, DENSE_2, RATE, SLOPE, BETWEEN = range(8)
+# From here on only steps with a numerical Jacobian and the search for a steady state need them.
+GUESS, IMAGE, PIVOT, TIME_SLOPE, ASIDE, BESIDE, RESIDUAL, STAGES = range(8, 16)
+JACOBIAN = STAGES + N_STAGES  # followed by n rows each: Jacobian, its factors, the derivative of a period
+
+
+def _table(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    return np.array([[*row, *(0.0,) * (N_STAGES - len(row))] for row in rows])
+
+
+_STATE_WEIGHTS, _STAGE_WEIGHTS, _DENSE_WEIGHTS = _table(A), _table(C), _table(H)
+# Widths of central differences: the cube root of the rounding error balances it against truncation.
+STATE_WIDTH = 6.1e-6
+TIME_WIDTH = 1e-3
+
+
+def scratch_rows(n: int) -> int:
+    """Count the rows of the scratch table.
+
+    Parameters
+    ----------
+    n : int
+        Number of states.
+
+    Returns
+    -------
+    int
+    """
+    return JACOBIAN + 3 * n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def slope(model, t, y, p, rate, out):
+    """Write the derivatives of the states, running infusions included."""
+    model(t, y, p, out)
+    for i in range(y.shape[0]):
+        out[i] += rate[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def record(model, t, y, p, batch, row, slot, out):
+    """Keep the states of an observation."""
+    for i in range(y.shape[0]):
+        out[row, slot, i] = y[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def factorize(a, pivot):
+    """Overwrite a square matrix with its LU factors, rows exchanged as `pivot` says."""
+    n = a.shape[0]
+    for c in range(n):
+        best = c
+        for r in range(c + 1, n):
+            if abs(a[r, c]) > abs(a[best, c]):
+                best = r
+        pivot[c] = best
+        if best != c:
+            for j in range(n):
+                a[c, j], a[best, j] = a[best, j], a[c, j]
+        for r in range(c + 1, n):
+            a[r, c] /= a[c, c]
+            for j in range(c + 1, n):
+                a[r, j] -= a[r, c] * a[c, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def substitute(a, pivot, b):
+    """Overwrite b with the solution of the factorized system."""
+    n = a.shape[0]
+    for c in range(n):
+        best = int(pivot[c])
+        b[c], b[best] = b[best], b[c]
+    for r in range(n):
+        for c in range(r):
+            b[r] -= a[r, c] * b[c]
+    for r in range(n - 1, -1, -1):
+        for c in range(r + 1, n):
+            b[r] -= a[r, c] * b[c]
+        b[r] /= a[r, r]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _is_finite(values):
+    total = 0.0
+    for i in range(values.shape[0]):
+        total += 0.0 * values[i]
+    return total == 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _differentiate(model, t, h, p, w, floor):
+    """Jacobian and time derivative by central differences, one-sided where one side cannot be evaluated.
+
+    `w[SLOPE]` holds the derivatives at the state. A function of states that stay positive may be undefined
+    next to zero, where the difference must not look.
+    """
+    n = w.shape[1]
+    y, here, below, above, work = w[STATE], w[SLOPE], w[ASIDE], w[BESIDE], w[BETWEEN]
+    for i in range(n):
+        work[i] = y[i]
+    for j in range(n):
+        width = STATE_WIDTH * max(abs(y[j]), abs(h * here[j]), floor)
+        up, down = y[j] + width, y[j] - width
+        work[j] = up
+        slope(model, t, work, p, w[RATE], above)
+        work[j] = down
+        slope(model, t, work, p, w[RATE], below)
+        work[j] = y[j]
+        if not _is_finite(below):
+            down = y[j]
+            below[:] = here
+        elif not _is_finite(above):
+            up = y[j]
+            above[:] = here
+        for i in range(n):
+            w[JACOBIAN + i, j] = (above[i] - below[i]) / (up - down)
+    width = max(TIME_WIDTH * h, 1e-12 * abs(t))
+    up, down = t + width, t - width
+    slope(model, up, y, p, w[RATE], above)
+    slope(model, down, y, p, w[RATE], below)
+    for i in range(n):
+        w[TIME_SLOPE, i] = (above[i] - below[i]) / (up - down)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step(model, t, h, rejected, p, w, batch):
+    """Try one step of length h; return the scaled error norm, at most 1 for a step to be accepted.
+
+    From `w[STATE]` to `w[NEXT]`, with the coefficients of the dense output. A step that is tried again after
+    a rejection starts from the same state, so that its Jacobian still holds.
+    """
+    n = w.shape[1]
+    y, new, right, between = w[STATE], w[NEXT], w[RESIDUAL], w[BETWEEN]
+    if not rejected:
+        slope(model, t, y, p, w[RATE], w[SLOPE])
+        _differentiate(model, t, h, p, w, batch.atol / batch.rtol)
+    matrix = w[JACOBIAN + n : JACOBIAN + 2 * n]
+    for i in range(n):
+        for j in range(n):
+            matrix[i, j] = -w[JACOBIAN + i, j]
+        matrix[i, i] += 1.0 / (h * GAMMA)
+    factorize(matrix, w[PIVOT])
+    for s in range(N_STAGES):
+        for i in range(n):
+            if s >= _STATE_WEIGHTS.shape[0]:  # the last stages continue from their predecessors
+                between[i] += w[STAGES + s - 1, i]
+                continue
+            between[i] = y[i]
+            for q in range(s):
+                between[i] += _STATE_WEIGHTS[s, q] * w[STAGES + q, i]
+        if s > 0:
+            slope(model, t + NODES[s] * h, between, p, w[RATE], right)
+        else:
+            right[:] = w[SLOPE]
+        for i in range(n):
+            for q in range(s):
+                right[i] += _STAGE_WEIGHTS[s, q] / h * w[STAGES + q, i]
+            right[i] += h * TIME_WEIGHTS[s] * w[TIME_SLOPE, i]
+        substitute(matrix, w[PIVOT], right)
+        w[STAGES + s] = right
+    total = 0.0
+    for i in range(n):
+        last = w[STAGES + N_STAGES - 1, i]
+        new[i] = between[i] + last
+        scale = batch.atol + batch.rtol * max(abs(y[i]), abs(new[i]))
+        total += (last / scale) ** 2 + 0.0 * new[i]
+        for q in range(3):
+            w[DENSE_0 + q, i] = 0.0
+            for s in range(N_STAGES):
+                w[DENSE_0 + q, i] += _DENSE_WEIGHTS[q, s] * w[STAGES + s, i]
+    return math.sqrt(total / n)

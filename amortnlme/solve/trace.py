@@ -344,7 +344,7 @@ def _call(
             "E_MODEL_FUNCTION",
             f"{what} cannot be traced: line {line} `{text}` raises {type(fault).__name__}: {fault}. It is "
             "called with symbols, so use + - * / ** and exp, log, sqrt, where from "
-            "amortnlme.model.functions (not math.* or numpy.*).",
+            f"amortnlme.model.functions (not math.* or numpy.*).{_way_out(what)}",
         ) from fault
 
 
@@ -364,8 +364,15 @@ def _branch_error(what: str, line: int, text: str) -> ModelError:
         "E_MODEL_BRANCH",
         f"{what} branches on a state, parameter or time in line {line}: `{text}`. A trace sees symbols, "
         "which are neither true nor false. Use where(condition, if_true, if_false) from "
-        "amortnlme.model.functions.",
+        f"amortnlme.model.functions.{_way_out(what)}",
     )
+
+
+def _way_out(what: str) -> str:
+    """Name the fallback, which right-hand sides alone have."""
+    if what != "the right-hand side":
+        return ""
+    return " Code that cannot be written so is compiled as it stands by CompiledOde, which is slower."
 
 
 def _refuse_branches(function: ModelFunction, arguments: list[str], what: str) -> None:

@@ -10,7 +10,7 @@ from numba import config
 CHUNK_ROWS = 4096
 
 
-def for_each_chunk(n_rows: int, task: Callable[[int, int], None]) -> None:
+def for_each_chunk(n_rows: int, task: Callable[[int, int], None], chunk_rows: int = CHUNK_ROWS) -> None:
     """Call task(first, last) for consecutive chunks of rows; kernels release the interpreter lock meanwhile.
 
     The number of threads is NUMBA_NUM_THREADS (by default all cores). The pool lives only during the call: a
@@ -21,8 +21,10 @@ def for_each_chunk(n_rows: int, task: Callable[[int, int], None]) -> None:
     n_rows : int
     task : callable
         Must write disjoint rows only.
+    chunk_rows : int
+        Rows per call.
     """
-    chunks = [(first, min(first + CHUNK_ROWS, n_rows)) for first in range(0, n_rows, CHUNK_ROWS)]
+    chunks = [(first, min(first + chunk_rows, n_rows)) for first in range(0, n_rows, chunk_rows)]
     workers = min(int(config.NUMBA_NUM_THREADS), len(chunks))  # pyright: ignore[reportAttributeAccessIssue]
     if workers <= 1:
         for first, last in chunks:

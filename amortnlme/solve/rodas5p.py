@@ -111,18 +111,10 @@ def step_lines(model: LaneModel, indent: int) -> list[str]:
     -------
     list of str
     """
-    system = model.system
-    slopes = [sympy.diff(f, system.symbols.time) for f in system.derivatives]
-    used = set().union(*(f.free_symbols for f in system.derivatives))
+    used = set().union(*(f.free_symbols for f in model.system.derivatives))
     lines = source.begin_lines(indent)
     lines += source.load_lines(model, used, indent)
-    lines += _comment("Jacobian and its factors", indent)
-    lines += _jacobian_lines(model, slopes, indent)
-    factors, filled = _factor_lines(model)
-    lines += _indented(factors, indent)
-    for stage in range(N_STAGES):
-        lines += _comment(f"stage {stage + 1}", indent)
-        lines += _stage_lines(model, stage, slopes, filled, indent)
+    lines += stage_lines(model, indent)
     lines += _comment("new state, error test, next step", indent)
     lines += _indented([f"new_{name} = z7_{name} + k7_{name}" for name in model.states], indent)
     lines += _indented(_interpolation_lines(model), indent)
@@ -133,6 +125,32 @@ def step_lines(model: LaneModel, indent: int) -> list[str]:
     )
     errors = [f"k7_{name}" for name in model.states]
     return lines + source.finish_lines(model, errors, "0.9 * rough_inverse_fifth_root(bounded_error)", indent)
+
+
+def stage_lines(model: LaneModel, indent: int) -> list[str]:
+    """Write Jacobian, factorization and all stages, on scalars that hold nothing of lanes.
+
+    Parameters
+    ----------
+    model : LaneModel
+    indent : int
+
+    Returns
+    -------
+    list of str
+        From t, h, `y_<state>`, `rate_<state>` and the inputs to the stages `k<s>_<state>` and the last
+        argument `z7_<state>`.
+    """
+    system = model.system
+    slopes = [sympy.diff(f, system.symbols.time) for f in system.derivatives]
+    lines = _comment("Jacobian and its factors", indent)
+    lines += _jacobian_lines(model, slopes, indent)
+    factors, filled = _factor_lines(model)
+    lines += _indented(factors, indent)
+    for stage in range(N_STAGES):
+        lines += _comment(f"stage {stage + 1}", indent)
+        lines += _stage_lines(model, stage, slopes, filled, indent)
+    return lines
 
 
 def _indented(lines: Sequence[str], indent: int) -> list[str]:

@@ -1,12 +1,14 @@
 """The memory that generated steps and the driver share: eight simulations side by side in one flat array.
 
 Quantity q of lane l stands at `q * LANES + l`, so that one quantity of all lanes is one SIMD register. The
-generated step has the offsets as literals; the driver computes them from the numbers of states and parameters.
+generated step has the offsets as literals; the driver gets them from `LaneLayout.sizes`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
 
 # Eight doubles fill an AVX-512 register or two of AVX2; results depend on it in their last bits.
 LANES = 8
@@ -32,6 +34,39 @@ NO_TROUBLE, TOO_MANY_STEPS, TOO_SMALL_STEPS = 0.0, 1.0, 2.0
 # An observed state at the fraction s of the last step is d0 + s (d1 + s (d2 + s (d3 + s d4))).
 N_DENSE = 5
 
+# Elements of `LaneLayout.sizes`: numbers, then first quantities.
+N_STATES, N_INPUTS, N_OBSERVED, N_PARAMETERS, STATE, RATE, SLOPE, INPUT, DENSE, FIRST_OBSERVED = range(10)
+
+# Integers of a lane that only the driver knows.
+ROW = 0  # simulation, or NOBODY
+LIST = 1  # its event list
+DESIGN = 2
+NEXT = 3  # its next observation
+END = 4  # the first observation that has to wait for a later stop
+NEXT_STOP = 5
+N_RUNNING = 6  # infusions
+MODE = 7
+KIND = 8  # of the event before the step, plus one; 0 once a step has been accepted
+PERIODS = 9  # simulated so far in search of a steady state
+KEPT = 10  # periods remembered for the acceleration
+N_LANE_INTEGERS = 11
+
+NOBODY = -1
+# Modes: on the way to a stop; in the two parts of a period, and of the time after the last arrival, of a
+# steady-state regimen (an infusion may end between the parts).
+TRAVEL, PERIOD_PART, PERIOD_REST, PHASE_PART, PHASE_REST = range(5)
+
+# Numbers of a lane that only the driver knows: first steps after each kind of event, and the time to which a
+# lane returns from the search of a steady state.
+FIRST_STEPS, RESUME, N_LANE_NUMBERS = 0, 6, 7
+
+# Elements of the solver's options.
+OPTION_RTOL, OPTION_ATOL, OPTION_MAX_STEPS = range(3)
+
+# States of a lane after an event: a status ends the simulation, ON_THE_WAY means that steps are needed.
+ON_THE_WAY = -1
+OK, MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, NO_STEADY_STATE = range(5)
+
 
 @dataclass(frozen=True, slots=True)
 class LaneLayout:
@@ -46,6 +81,24 @@ class LaneLayout:
     n_states: int
     n_inputs: int
     n_observed: int
+
+    def sizes(self, n_parameters: int, observed: tuple[int, ...]) -> np.ndarray:
+        """Collect the layout for the driver.
+
+        Parameters
+        ----------
+        n_parameters : int
+        observed : tuple of int
+            States that outputs use.
+
+        Returns
+        -------
+        ndarray of int, shape (9 + n_observed,)
+            In the order N_STATES ... DENSE, then the observed states.
+        """
+        numbers = (self.n_states, self.n_inputs, self.n_observed, n_parameters)
+        places = (self.state, self.rate, self.slope, self.input, self.dense)
+        return np.array((*numbers, *places, *observed), dtype=np.int64)
 
     @property
     def state(self) -> int:

@@ -21,13 +21,6 @@ SCHEMES: dict[str, Callable[[LaneModel, int], list[str]]] = {
 }
 # Sums may be reordered and products fused. NaN and infinity keep their meaning: the error test relies on it.
 FASTMATH = '{"contract", "reassoc", "arcp", "nsz"}'
-STEP_SIGNATURE = "types.void(types.float64[::1], types.float64)"
-DERIVATIVE_SIGNATURE = "types.void(types.float64[::1], types.int64)"
-OUTPUTS_SIGNATURE = (
-    "types.void(types.int64, types.int64, types.int64, types.int64, types.float64[:, :, ::1], "
-    "types.float64[:, ::1], types.float64[:, ::1], types.int64[:, ::1], types.float64[:, :, ::1], "
-    "types.float64[:, ::1])"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,14 +95,15 @@ class OdeFormulas:
             '"""',
             "",
             PREAMBLE.strip().replace("vpow", "rough_inverse_fifth_root, vpow"),
-            "from numba import njit, types",
+            "from amortnlme.solve.ode_signatures import DERIVATIVE, OUTPUTS, STEP",
+            "from numba import njit",
             "",
             f"FASTMATH = {FASTMATH}",
         ]
 
     def _step(self, scheme: str) -> list[str]:
         return [
-            _decorator(STEP_SIGNATURE),
+            _decorator("STEP"),
             "def step(W, max_steps):",
             f"    for l in range({LANES}):",
             *SCHEMES[scheme](self.model, 8),
@@ -120,7 +114,7 @@ class OdeFormulas:
         used = set().union(*(f.free_symbols for f in model.system.derivatives))
         slope = model.layout.slope
         return [
-            _decorator(DERIVATIVE_SIGNATURE),
+            _decorator("DERIVATIVE"),
             "def derivative(W, l):",
             f"    t = {lane(0)}",
             *source.load_lines(model, used, 4),
@@ -141,7 +135,7 @@ class OdeFormulas:
         for o in range(1, len(self.outputs)):
             choice.append(f"value = f{o} if output[design, q] == {o} else value")
         return [
-            _decorator(OUTPUTS_SIGNATURE),
+            _decorator("OUTPUTS"),
             "def outputs(count, l, row, design, buffer, psi, time, output, covariates, f):",
             "    for q in range(count):",
             *(f"        {line}" for line in loads),
@@ -152,4 +146,4 @@ class OdeFormulas:
 
 
 def _decorator(signature: str) -> str:
-    return f'@njit(\n    {signature},\n    cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH,\n)'
+    return f'@njit({signature}, cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)'

@@ -234,6 +234,38 @@ def trace_rates(function: ModelFunction, names: Names, symbols: Symbols, what: s
     return tuple(_expression(value, f"value {i} of {what}") for i, value in enumerate(returned, 1))
 
 
+def trace_table(
+    function: ModelFunction, names: Names, symbols: Symbols, what: str
+) -> tuple[sympy.Expr | tuple[sympy.Expr, ...], ...]:
+    """Trace a function `fn(t, y, p)` that returns expressions or rows of expressions, such as a diffusion matrix.
+
+    Parameters
+    ----------
+    function : callable
+    names : Names
+    symbols : Symbols
+    what : str
+        What the function stands for, for messages: "the diffusion".
+
+    Returns
+    -------
+    tuple of sympy.Expr or of tuple of sympy.Expr
+
+    Raises
+    ------
+    ModelError
+        As `trace`.
+    """
+    table: list[sympy.Expr | tuple[sympy.Expr, ...]] = []
+    for i, row in enumerate(_as_sequence(_call(function, names, symbols, what, ("t", "y", "p"))), 1):
+        where = f"row {i} of {what}"
+        if isinstance(row, tuple | list):
+            table.append(tuple(_expression(v, f"value {j} of {where}") for j, v in enumerate(row, 1)))
+        else:
+            table.append(_expression(row, where))
+    return tuple(table)
+
+
 def trace_constants(
     function: ParameterFunction, names: Names, symbols: Symbols, what: str
 ) -> tuple[sympy.Expr, ...]:

@@ -85,7 +85,21 @@ class Batch(NamedTuple):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def first_step(model, t, target, p, w, batch):
-    """Guess a first step from the sizes of state and slope (Hairer, Norsett and Wanner, II.4)."""
+    """Guess a first step from the sizes of state and slope (Hairer, Norsett and Wanner, II.4).
+
+    Parameters
+    ----------
+    model : callable
+        Of the processor; the device's steps know their model.
+    t, target : float   [time]
+    p, w : ndarray
+        Parameters and covariates of the row; scratch table.
+    batch : Batch
+
+    Returns
+    -------
+    float   [time]
+    """
     n = w.shape[1]
     slope(model, t, w[STATE], p, w[RATE], w[SLOPE])
     size = 0.0
@@ -106,7 +120,23 @@ def first_step(model, t, target, p, w, batch):
 def advance(model, t, target, steps, p, w, batch, row, first, last, out):
     """Integrate to a time and record the events first..last-1, observations, on the way.
 
-    Returns the number of steps so far and a status.
+    Parameters
+    ----------
+    model : callable
+        Of the processor; the device's steps know their model.
+    t, target : float   [time]
+    steps : int
+        Tried so far.
+    p, w : ndarray
+        Parameters and covariates of the row; scratch table.
+    batch : Batch
+    row, first, last : int
+    out : ndarray
+        Receives the observations.
+
+    Returns
+    -------
+    steps, status : int
     """
     n = w.shape[1]
     time, slot, e = batch.events.time, batch.events.slot, batch.list_index[row]
@@ -155,7 +185,13 @@ def advance(model, t, target, steps, p, w, batch, row, first, last, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def clear(w):
-    """Empty the states and switch off what is running."""
+    """Empty the states and switch off what is running.
+
+    Parameters
+    ----------
+    w : ndarray
+        Scratch table.
+    """
     for i in range(w.shape[1]):
         w[STATE, i] = 0.0
         w[RATE, i] = 0.0
@@ -166,7 +202,25 @@ def follow_regimen(model, k, arrival, span, steps, p, w, batch, row, out):
     """Give a dose of a steady-state regimen and advance by a time up to its interval.
 
     The infusions of earlier doses may still run; at most one of them, the oldest, ends within the interval.
-    Returns the number of steps and a status; the rates of what runs at the end are left on.
+
+    Parameters
+    ----------
+    model : callable
+        Of the processor; the device's steps know their model.
+    k : int
+        Event of the regimen.
+    arrival, span : float   [time]
+    steps : int
+    p, w : ndarray
+        Parameters and covariates of the row; scratch table.
+    batch : Batch
+    row : int
+    out : ndarray
+
+    Returns
+    -------
+    steps, status : int
+        The rates of what runs at the end are left on.
     """
     events, e = batch.events, batch.list_index[row]
     into, amount = events.compartment[e, k], events.amount[e, k]
@@ -219,6 +273,24 @@ def settle(model, k, arrival, steps, p, w, batch, row, out):
 
     Newton's method on the map of one period. A step that would make a state negative which the regimen keeps
     positive is replaced by one more period: such a root lies where no regimen leads.
+
+    Parameters
+    ----------
+    model : callable
+        Of the processor; the device's steps know their model.
+    k : int
+        Event of the regimen.
+    arrival : float   [time]
+    steps : int
+    p, w : ndarray
+        Parameters and covariates of the row; scratch table.
+    batch : Batch
+    row : int
+    out : ndarray
+
+    Returns
+    -------
+    steps, status : int
     """
     n = w.shape[1]
     ii = batch.events.ii[batch.list_index[row], k]
@@ -257,7 +329,24 @@ def settle(model, k, arrival, steps, p, w, batch, row, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
-    """Apply a bolus, an infusion start or an infusion end; return running infusions, steps and a status."""
+    """Apply a bolus, an infusion start or an infusion end.
+
+    Parameters
+    ----------
+    model : callable
+        Of the processor; the device's steps know their model.
+    k, n_running, steps : int
+        Event; infusions running; steps so far.
+    p, w : ndarray
+        Parameters and covariates of the row; scratch table.
+    batch : Batch
+    row : int
+    out : ndarray
+
+    Returns
+    -------
+    n_running, steps, status : int
+    """
     events, e = batch.events, batch.list_index[row]
     action, into, amount = events.action[e, k], events.compartment[e, k], events.amount[e, k]
     if action == INFUSION_END:
@@ -288,7 +377,15 @@ def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def enter_segment(g, segment, p, batch):
-    """Put the covariates of a segment behind the parameters."""
+    """Put the covariates of a segment behind the parameters.
+
+    Parameters
+    ----------
+    g, segment : int
+        Design and its segment.
+    p : ndarray, shape (d + c,)
+    batch : Batch
+    """
     d = batch.psi.shape[1]
     for i in range(batch.covariates.shape[2]):
         p[d + i] = batch.covariates[g, segment, i]
@@ -296,7 +393,24 @@ def enter_segment(g, segment, p, batch):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def walk(model, row, p, w, batch, out):
-    """Solve one row and return its status; `p` and `w` are scratch memory."""
+    """Solve one row.
+
+    Parameters
+    ----------
+    model : callable
+        Of the processor; the device's steps know their model.
+    row : int
+    p, w : ndarray
+        Scratch memory: shape (d + c,); (scratch_rows(n), n).
+    batch : Batch
+    out : ndarray
+        Receives the observations.
+
+    Returns
+    -------
+    int
+        Status.
+    """
     events, e, g = batch.events, batch.list_index[row], batch.design_index[row]
     time, action, count, start = events.time, events.action, events.n_events[e], batch.start[row]
     if not start < math.inf:

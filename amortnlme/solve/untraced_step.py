@@ -44,7 +44,18 @@ def scratch_rows(n: int) -> int:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def slope(model, t, y, p, rate, out):
-    """Write the derivatives of the states, running infusions included."""
+    """Write the derivatives of the states, running infusions included.
+
+    Parameters
+    ----------
+    model : callable
+        `model(t, y, p, out)` writes dy/dt.
+    t : float   [time]
+    y, rate, out : ndarray, shape (n,)
+        States, rates of running infusions, and what is written.
+    p : ndarray, shape (d + c,)
+        Parameters, then covariates.
+    """
     model(t, y, p, out)
     for i in range(y.shape[0]):
         out[i] += rate[i]
@@ -52,14 +63,33 @@ def slope(model, t, y, p, rate, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def record(model, t, y, p, batch, row, slot, out):
-    """Keep the states of an observation."""
+    """Keep the states of an observation.
+
+    Parameters
+    ----------
+    model : callable
+    t : float   [time]
+    y : ndarray, shape (n,)
+    p : ndarray, shape (d + c,)
+    batch : Batch
+    row, slot : int
+        Row and column of the observation.
+    out : ndarray, shape (N, m, n)
+    """
     for i in range(y.shape[0]):
         out[row, slot, i] = y[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def factorize(a, pivot):
-    """Overwrite a square matrix with its LU factors, rows exchanged as `pivot` says."""
+    """Overwrite a square matrix with its LU factors, rows exchanged as `pivot` says.
+
+    Parameters
+    ----------
+    a : ndarray, shape (n, n)
+    pivot : ndarray, shape (n,)
+        Receives the row that each one was exchanged with.
+    """
     n = a.shape[0]
     for c in range(n):
         best = c
@@ -78,7 +108,13 @@ def factorize(a, pivot):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def substitute(a, pivot, b):
-    """Overwrite b with the solution of the factorized system."""
+    """Overwrite b with the solution of the factorized system.
+
+    Parameters
+    ----------
+    a : ndarray, shape (n, n)
+    pivot, b : ndarray, shape (n,)
+    """
     n = a.shape[0]
     for c in range(n):
         best = int(pivot[c])
@@ -137,10 +173,22 @@ def _differentiate(model, t, h, p, w, floor):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def step(model, t, h, rejected, p, w, batch):
-    """Try one step of length h; return the scaled error norm, at most 1 for a step to be accepted.
+    """Try one step from `w[STATE]` to `w[NEXT]`, with the coefficients of the interpolation.
 
-    From `w[STATE]` to `w[NEXT]`, with the coefficients of the dense output. A step that is tried again after
-    a rejection starts from the same state, so that its Jacobian still holds.
+    Parameters
+    ----------
+    model : callable
+    t, h : float   [time]
+    rejected : bool
+        Whether the last step was rejected: this one starts from the same state, whose Jacobian still holds.
+    p : ndarray, shape (d + c,)
+    w : ndarray, shape (scratch_rows(n), n)
+    batch : Batch
+
+    Returns
+    -------
+    float
+        Norm of the scaled error, at most 1 for a step to be accepted.
     """
     n = w.shape[1]
     y, new, right, between = w[STATE], w[NEXT], w[RESIDUAL], w[BETWEEN]

@@ -19,6 +19,7 @@ from amortnlme.data.design_sampler_covariates import (
 )
 from amortnlme.data.design_sampler_doses import MAX_DEVIATION, Doses
 from amortnlme.data.design_sampler_times import AbstractSampling, sampling_from_config
+from amortnlme.data.repeated_design import repeat_design
 from amortnlme.data.subject import Subject
 
 # Amounts and times may differ from their range by rounding in a table.
@@ -94,15 +95,19 @@ class ProtocolDesignSampler(AbstractDesignSampler):
             time = sampling.sample(n, last_dose, rng)
             for output in sampling.outputs:
                 times.append(time)
-                outputs.append(np.full(time.shape, output))
-        return merge_records(
-            dose_time,
-            amount,
-            duration,
-            np.concatenate(times, axis=1),
-            np.concatenate(outputs, axis=1),
-            covariates,
+                outputs.append(np.broadcast_to(output, time.shape))
+        is_fixed = self.doses is None and all(time.strides[0] == 0 for time in times)
+        # Nothing was drawn: the records of one design are sorted, and everybody gets them.
+        k = 1 if is_fixed else n
+        merged = merge_records(
+            dose_time[:k],
+            amount[:k],
+            duration[:k],
+            np.concatenate([time[:k] for time in times], axis=1),
+            np.concatenate([output[:k] for output in outputs], axis=1),
+            {} if is_fixed else covariates,
         )
+        return repeat_design(merged, n, covariates) if is_fixed else merged
 
     def contains(self, subject: Subject) -> tuple[str, ...]:
         """Say why a subject lies outside; see `AbstractDesignSampler.contains`.

@@ -44,7 +44,7 @@ class AbstractSampling(ABC):
         Returns
         -------
         ndarray, shape (n, K)   [time]
-            Unsorted; inf beyond a design's number of times.
+            Unsorted; inf beyond a design's number of times. A view of one row where nothing is drawn.
         """
 
     @abstractmethod
@@ -120,7 +120,7 @@ class PlannedTimes(AbstractSampling):
         if max(self.jitter) > 0:
             time = time + np.asarray(self.jitter) * deviations(shape, rng)
         if self.keep is None:
-            return np.array(time)
+            return time
         count = rng.integers(self.keep[0], self.keep[1] + 1, n)
         rank = rng.random(shape).argsort(axis=1).argsort(axis=1)
         return np.where(rank < count[:, None], time, np.inf)

@@ -12,13 +12,13 @@ from amortnlme.core.errors import ArtefactError
 from amortnlme.core.h5 import read_h5, write_h5_atomic
 from amortnlme.core.rng import stream
 from amortnlme.data.design import FIELDS, Design, DesignBatch
+from amortnlme.data.repeated_design import repeat_design
 from amortnlme.model.individual import IndividualModel, Simulated
 
 _KIND = "training-shard"
 _COVARIATE = "covariate:"
 _DESIGN = "design:"
 _LENGTH = "n_records"
-_BATCH_ARRAYS = tuple(name for name in DesignBatch.__dataclass_fields__ if name != "covariates")
 # Purposes of the independent random streams of a shard.
 _PRIOR, _DESIGNS, _NOISE = 0, 1, 2
 
@@ -67,9 +67,11 @@ def simulate_shard(model: IndividualModel, seed: int, index: int, n: int) -> Sha
     phi = model.prior.sample(n, stream(seed, index, _PRIOR))
     designs = _shared(model.design_sampler.sample(n, stream(seed, index, _DESIGNS)))
     simulated = _simulate(model, phi, designs, stream(seed, index, _NOISE))
+    with np.errstate(over="ignore"):  # what exceeds 32 bits becomes infinite, and counts as not measured
+        y = np.asarray(simulated.y, dtype=np.float32)
     return Shard(
         np.asarray(phi, dtype=np.float64),
-        np.asarray(simulated.y, dtype=np.float32),
+        y,
         np.asarray(simulated.status, dtype=np.int8),
         designs,
     )
@@ -79,12 +81,11 @@ def _shared(designs: DesignBatch) -> DesignBatch:
     """Replace designs that are all the same by views of one row, so that nobody compares them again."""
     if not all(_is_common(getattr(designs, name)) for name in (*FIELDS, _LENGTH)):
         return designs
-    fields = {name: _repeat(getattr(designs, name)[:1], designs.n) for name in _BATCH_ARRAYS}
     covariates = {
         name: _repeat(values[:1], designs.n) if _is_common(values) else values
         for name, values in designs.covariates.items()
     }
-    return DesignBatch(**fields, covariates=covariates)
+    return repeat_design(designs.take(np.arange(1)), designs.n, covariates)
 
 
 def _simulate(
@@ -197,11 +198,7 @@ def read_shard(folder: Path, index: int, header_fingerprint: str) -> Shard:
 def _designs(arrays: Mapping[str, np.ndarray], n: int) -> DesignBatch:
     columns, covariates = _with_prefix(arrays, _DESIGN), _with_prefix(arrays, _COVARIATE)
     if n > 1 and all(len(values) == 1 for values in columns.values()):
-        one = DesignBatch.from_columns(columns, columns[_LENGTH])
-        fields = {name: _repeat(getattr(one, name), n) for name in _BATCH_ARRAYS}
-        shape = (n, columns["time"].shape[1])
-        spread = {name: np.broadcast_to(values.reshape(n, -1), shape) for name, values in covariates.items()}
-        return DesignBatch(**fields, covariates=spread)
+        return repeat_design(DesignBatch.from_columns(columns, columns[_LENGTH]), n, covariates)
     columns = {name: _repeat(values, n) for name, values in columns.items()}
     return DesignBatch.from_columns(columns, columns[_LENGTH], covariates)
 

@@ -1,0 +1,118 @@
+"""Linear algebra of the map of one period: its fixed points, and whether they attract."""
+
+from __future__ import annotations
+
+import math
+
+from amortnlme.solve.tangent_interface import inner_kernel
+
+# 2**20 periods: perturbations of a state that is approached have died out by then, others have grown.
+SQUARINGS = 20
+STILL_BOUNDED = 1e3
+
+
+@inner_kernel
+def solve_fixed_point(monodromy, matrix, right, count):
+    """right[:count] <- (I - monodromy)^-1 right[:count], by elimination with exchange of rows.
+
+    A mode that never decays (an empty compartment without exit) has a zero pivot: fed by nothing it stays
+    where it is, fed by anything it becomes infinite.
+
+    Parameters
+    ----------
+    monodromy : ndarray, shape (n, n)
+    matrix : ndarray, shape (n, n)
+        Scratch.
+    right : ndarray, shape (>= count, n)
+        One right-hand side per row.
+    count : int
+    """
+    n = matrix.shape[0]
+    for i in range(n):
+        for j in range(n):
+            matrix[i, j] = (1.0 if i == j else 0.0) - monodromy[i, j]
+    for column in range(n):
+        pivot = column
+        for i in range(column + 1, n):
+            if abs(matrix[i, column]) > abs(matrix[pivot, column]):
+                pivot = i
+        if matrix[pivot, column] == 0.0:
+            continue
+        for j in range(n):
+            matrix[column, j], matrix[pivot, j] = matrix[pivot, j], matrix[column, j]
+        for q in range(count):
+            right[q, column], right[q, pivot] = right[q, pivot], right[q, column]
+        for i in range(column + 1, n):
+            factor = matrix[i, column] / matrix[column, column]
+            for j in range(column, n):
+                matrix[i, j] -= factor * matrix[column, j]
+            for q in range(count):
+                right[q, i] -= factor * right[q, column]
+    for q in range(count):
+        for i in range(n - 1, -1, -1):
+            for j in range(i + 1, n):
+                right[q, i] -= matrix[i, j] * right[q, j]
+            if right[q, i] != 0.0:
+                right[q, i] /= matrix[i, i]
+
+
+@inner_kernel
+def is_approached(monodromy, square, power):
+    """Whether perturbations of a fixed point do not grow: powers of the monodromy stay bounded.
+
+    Parameters
+    ----------
+    monodromy : ndarray, shape (n, n)
+    square, power : ndarray, shape (n, n)
+        Scratch.
+
+    Returns
+    -------
+    bool
+    """
+    n = monodromy.shape[0]
+    largest = 0.0
+    for i in range(n):
+        for j in range(n):
+            power[i, j] = monodromy[i, j]
+    for _ in range(SQUARINGS):
+        largest = 0.0
+        for i in range(n):
+            for j in range(n):
+                total = 0.0
+                for q in range(n):
+                    total += power[i, q] * power[q, j]
+                square[i, j] = total
+                largest = max(largest, abs(total))
+        if not largest < 1e150:
+            return False
+        for i in range(n):
+            for j in range(n):
+                power[i, j] = square[i, j]
+    return largest < STILL_BOUNDED
+
+
+@inner_kernel
+def newton_size(guess, image, change, rtol, atol):
+    """Size of a change of the guess in units of the tolerance; infinite if it leads astray.
+
+    A change that makes a state negative which the regimen keeps positive leads to a root that no regimen
+    reaches.
+
+    Parameters
+    ----------
+    guess, image, change : ndarray, shape (n,)
+        A state, the state one period later, and Newton's change of the former.
+    rtol, atol : float
+
+    Returns
+    -------
+    float
+    """
+    size = 0.0
+    for i in range(guess.shape[0]):
+        new = guess[i] + change[i]
+        if not math.isfinite(change[i]) or (new < 0.0 and guess[i] >= 0.0 and image[i] >= 0.0):
+            return math.inf
+        size = max(size, abs(change[i]) / (atol + rtol * max(abs(guess[i]), abs(new))))
+    return size

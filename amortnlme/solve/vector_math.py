@@ -3,6 +3,9 @@
 Each function is a polynomial after an exact reduction of its argument by the bits of the number; special
 cases (zero, infinity, NaN, subnormal numbers, overflow) are chosen at the end by comparison. The bits do not
 depend on a vector library of the machine.
+
+`fastmath=False` is spelled out where rounding is put to use: a function without the option takes that of the
+first caller that compiles it, and a reordered `x + ROUND - ROUND` is x.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ def _exp_reduced(r):
     return 1.0 + (r + r2 * ((a + r2 * b) + r4 * ((c + r2 * d) + r4 * (e + r2 * f))))
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def _exp_of_sum(x, rest):
     """exp(x + rest) for a rest that is tiny beside one."""
     bounded = EXP_LIMIT if x > EXP_LIMIT else x
@@ -69,7 +72,7 @@ def _exp_of_sum(x, rest):
     return _exp_reduced(r) * first * second
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def vexp(x):
     """Exponential function, to about 1 ulp.
 
@@ -85,7 +88,7 @@ def vexp(x):
     return _exp_of_sum(x, 0.0)
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def _split(x):
     """Exponent k and mantissa m in [sqrt(1/2), sqrt(2)) of a positive finite number: x = 2**k m."""
     tiny = x < SMALLEST_NORMAL
@@ -107,7 +110,7 @@ def _atanh_tail(w):
     return w * (0.6666666666666735130 + w2 * odd) + even
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def vlog(x):
     """Natural logarithm, to about 1 ulp.
 
@@ -131,7 +134,7 @@ def vlog(x):
     return NAN if x < 0.0 else value
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def _product_error(a, b, product):
     """Return a * b - product, exactly (Dekker 1971)."""
     t = SPLITTER * a
@@ -143,7 +146,7 @@ def _product_error(a, b, product):
     return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def _log_in_two_parts(x):
     """log(x) as high + low, with an error of about 2**-60: the power function multiplies it."""
     k, m = _split(x)
@@ -164,7 +167,7 @@ def _log_in_two_parts(x):
     return high, rest - (high - total)
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def vpow(x, y):
     """Power x**y, to a few ulp, with the special cases of C's `pow`.
 
@@ -200,7 +203,7 @@ def vpow(x, y):
     return 1.0 if x == 1.0 or y == 0.0 else value
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit(forceinline=True, error_model="numpy", fastmath=False)
 def rough_inverse_fifth_root(x):
     """Return x**(-1/5) of a positive normal number within 6 %, by arithmetic on its exponent bits.
 

@@ -88,10 +88,8 @@ class _Path:
         for infusion in self.running:
             rate[infusion.state] += infusion.rate
         if self.start is not None and _real(self.clock) < _real(self.start):
-            # What is given before the start waits: nothing else moves.
-            until = time if _real(time) <= _real(self.start) else self.start
-            self.x = self.x + rate * (until - self.clock)
-            self.clock = until
+            # Nothing moves yet, infusions included; boluses have been added and wait.
+            self.clock = time if _real(time) <= _real(self.start) else self.start
         self.x = self.individual.integrate(self.x, self.clock, time, p, rate, homogeneous=self.homogeneous)
         self.clock = time
 
@@ -206,7 +204,10 @@ def _observe(
     if entry.initial is not None:
         initial[:] = entry.initial(p)
     start = None if entry.start is None else _scalar(entry.start(p))
-    path = _Path(individual, initial, float(design.time[0]), start, homogeneous=False)
+    # A start before the first record sets the states moving there and then.
+    first = float(design.time[0])
+    clock = first if start is None or _real(start) > first else start
+    path = _Path(individual, initial, clock, start, homogeneous=False)
     found: list[Number] = []
     for i in range(k):
         time, kind = float(design.time[i]), int(design.kind[i])

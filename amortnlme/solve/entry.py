@@ -29,8 +29,9 @@ class EntryFunctions:
     initial : callable or None
         `initial(p)` -> one value per state; None: every state starts at zero.
     start : callable or None
-        `start(p)` -> the time at which the states begin to move; until then they stay as they are (doses
-        given earlier are added and wait). None: they move from the first record on.
+        `start(p)` -> the time at which the states begin to move; until then they stay as they are (boluses
+        given earlier are added and wait, infusions act from there on). None: they move from the first record
+        on.
     lag : mapping of str to callable
         Per state, `fn(p)` -> delay of the doses given to it [time].
     bioavailability : mapping of str to callable

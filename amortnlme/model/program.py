@@ -121,9 +121,9 @@ class Program:
         psi = np.ascontiguousarray(self.parameters.to_psi(phi)[:, self.structural])
         if not sensitivities:
             f, status = self.engine.predict(inputs.rows(psi, rows))
-            return f, None, _flag_non_finite(f, inputs.present[rows], status)
+            return f, None, _flag_non_finite(f, inputs, rows, status)
         f, df_dpsi, status = self.engine.predict_with_sensitivity(inputs.rows(psi, rows))
-        status = _flag_non_finite(f, inputs.present[rows], status)
+        status = _flag_non_finite(f, inputs, rows, status)
         slope = self.parameters.dpsi_dphi(phi)[:, None, self.structural]
         with np.errstate(all="ignore"):  # a failed row may hold anything; its status says so
             structural = df_dpsi * slope
@@ -159,7 +159,7 @@ class Program:
         f, status = self.engine.simulate(
             inputs.rows(psi, rows), (int(first), int(second)), np.arange(phi.shape[0], dtype=np.int64)
         )
-        return f, _flag_non_finite(f, inputs.present[rows], status)
+        return f, _flag_non_finite(f, inputs, rows, status)
 
     def draw(self, f: np.ndarray, psi: np.ndarray, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Draw observations around predictions.
@@ -238,10 +238,16 @@ def build_program(
     )
 
 
-def _flag_non_finite(f: np.ndarray, present: np.ndarray, status: np.ndarray) -> np.ndarray:
+def _flag_non_finite(
+    f: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, status: np.ndarray
+) -> np.ndarray:
     """Flag solved rows with an observable that is not finite (log of 0, volume of 0)."""
-    bad = (~np.isfinite(f) & present).any(axis=1)
-    return np.where((status == SolveStatus.OK) & bad, int(SolveStatus.NON_FINITE), status)
+    # Rows that are finite throughout need no look at what their design has.
+    doubtful = np.flatnonzero((status == SolveStatus.OK) & ~np.isfinite(f).all(axis=1))
+    bad = (~np.isfinite(f[doubtful]) & inputs.present[rows[doubtful]]).any(axis=1)
+    flagged = np.array(status)
+    flagged[doubtful[bad]] = int(SolveStatus.NON_FINITE)
+    return flagged
 
 
 def prepare_inputs(program: Program, batch: DesignBatch) -> ProgramInputs:

@@ -45,7 +45,8 @@ def ours(rtol: float, atol: float, phi: np.ndarray, times: np.ndarray) -> Callab
 
     def work() -> np.ndarray:
         prediction = model.predict(phi, design)
-        return np.where(prediction.status[:, None] == 0, prediction.f, np.nan)
+        prediction.f[prediction.status != 0] = np.nan
+        return prediction.f
 
     return work
 

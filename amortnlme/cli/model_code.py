@@ -23,6 +23,7 @@ def engine_of(model: IndividualModel) -> str:
     from amortnlme.model.dynamics import Jump, Sde
     from amortnlme.solve.closed_form import ClosedFormEngine
     from amortnlme.solve.ode import OdeEngine
+    from amortnlme.solve.untraced import UntracedEngine
 
     engine, dynamics = model.program.engine, model.dynamics
     if isinstance(engine, ClosedFormEngine):
@@ -30,6 +31,9 @@ def engine_of(model: IndividualModel) -> str:
     if isinstance(engine, OdeEngine):
         options = engine.options
         return f"{options.method}, rtol {options.rtol:g}, atol {options.atol:g}"
+    if isinstance(engine, UntracedEngine):
+        options = engine.options
+        return f"rodas5p, numerical Jacobians, rtol {options.rtol:g}, atol {options.atol:g}"
     if isinstance(dynamics, Sde):
         return f"{dynamics.method}, steps of at most {dynamics.dt:g}"
     if isinstance(dynamics, Jump):
@@ -53,11 +57,12 @@ def code_of(model: IndividualModel) -> str:
     from amortnlme.solve.jump import JumpEngine
     from amortnlme.solve.ode import OdeEngine
     from amortnlme.solve.sde import SdeEngine
+    from amortnlme.solve.untraced import UntracedEngine
 
     engine = model.program.engine
     if isinstance(engine, ClosedFormEngine):
         return _closed_form(engine)
-    if isinstance(engine, OdeEngine | SdeEngine | JumpEngine):
+    if isinstance(engine, OdeEngine | SdeEngine | JumpEngine | UntracedEngine):
         return engine.source
     raise TypeError(f"no code is known of {type(engine).__name__}")
 

@@ -86,10 +86,16 @@ def bind_kernel(system: TracedSystem, outputs: Sequence[sympy.Expr]) -> Callable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CudaOdeEngine(AbstractEngine):
-    """Rodas5P on a CUDA device; observables are computed there too.
+    """Rodas5P on a CUDA device in double precision; observables are computed there too.
 
-    Numbers are double precision throughout; `dtype` is that of the results that leave the device. Steady
-    states and sensitivities are left to the processor's engines.
+    Steady states and sensitivities are left to the processor's engines.
+
+    Attributes
+    ----------
+    entry : Entry
+    options : OdeOptions
+    dtype : numpy.dtype
+        Of the predictions that leave the device.
     """
 
     entry: Entry

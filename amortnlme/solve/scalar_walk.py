@@ -420,7 +420,8 @@ def walk(model, row, p, w, batch, out):
     clear(w)
     for i in range(w.shape[1]):
         w[STATE, i] = batch.initial[row, i]
-    t = time[e, 0]
+    # With a start of their own the states move even before the first record.
+    t = start if start > -math.inf else time[e, 0]
     segment = events.segment[e, 0]
     enter_segment(g, segment, p, batch)
     n_running = NEVER

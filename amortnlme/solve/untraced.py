@@ -22,7 +22,7 @@ from amortnlme.solve.schedule import Events
 from amortnlme.solve.solver import StateSolution
 from amortnlme.solve.threads import for_each_chunk
 from amortnlme.solve.trace import Names
-from amortnlme.solve.untraced_source import DERIVATIVE, compile_rhs
+from amortnlme.solve.untraced_source import DERIVATIVE, compile_rhs, module_source
 from amortnlme.solve.untraced_step import scratch_rows
 
 # Sensitivities: relative steps of psi, and how much tighter than asked the solutions behind them are.
@@ -144,11 +144,21 @@ def _driver() -> Callable[..., None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UntracedEngine(AbstractEngine):
-    """Rodas5P with numerical Jacobians on compiled, untraced code; observables are formulas."""
+    """Rodas5P with numerical Jacobians on compiled, untraced code; observables are formulas.
+
+    Attributes
+    ----------
+    entry : Entry
+    observables : Observables
+    options : OdeOptions
+    source : str
+        The module in which the right-hand side was compiled.
+    """
 
     entry: Entry
     observables: Observables
     options: OdeOptions
+    source: str
     _derivative: Any
 
     @classmethod
@@ -180,8 +190,8 @@ class UntracedEngine(AbstractEngine):
         ModelError
             E_MODEL_UNTRACED_SOURCE, E_MODEL_UNTRACED_GLOBAL, E_MODEL_UNTRACED_COMPILE.
         """
-        derivative = compile_rhs(rhs, names)
-        return cls(entry, Observables.from_expressions(entry.symbols, outputs), options, derivative)
+        observables = Observables.from_expressions(entry.symbols, outputs)
+        return cls(entry, observables, options, module_source(rhs, names), compile_rhs(rhs, names))
 
     @property
     def has_sensitivities(self) -> bool:

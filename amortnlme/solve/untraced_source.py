@@ -30,8 +30,8 @@ from amortnlme.solve.trace import Names, TracedSystem, make_symbols
 
 # derivative(t, y, p, out): p holds parameters, then covariates
 DERIVATIVE = types.void(types.float64, types.float64[::1], types.float64[::1], types.float64[::1])
-# Functions of amortnlme.model.functions on numbers.
-_NUMERIC = {
+# Definitions of the functions of amortnlme.model.functions on numbers.
+NUMERIC = {
     "exp": "exp = math.exp",
     "log": "log = math.log",
     "sqrt": "sqrt = math.sqrt",
@@ -96,8 +96,9 @@ def compile_rhs(rhs: Callable[..., Any], names: Names) -> Any:
     try:
         return load_kernels(f"untraced_{rhs.__name__}", source).derivative
     except NumbaError as fault:
-        lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-        reason = " ".join(line for line in lines if not line.startswith(("Failed in", "File ")))[:600]
+        told = str(fault).split("During: ")[0]  # what follows is about Numba, not about the model
+        lines = [line.strip() for line in told.splitlines() if line.strip()]
+        reason = " ".join(line for line in lines if not line.startswith(("Failed in", "File ")))
         raise ModelError(
             "E_MODEL_UNTRACED_COMPILE",
             f"the right-hand side {rhs.__name__!r} cannot be traced, and Numba cannot compile it: {reason} "
@@ -257,7 +258,7 @@ def _definition(name: str, value: Any) -> str | None:
     if value is math or value is np:
         return f"import {value.__name__} as {name}"
     if isinstance(value, FunctionType) and value.__module__ == functions.__name__:
-        text = _NUMERIC.get(value.__name__)
+        text = NUMERIC.get(value.__name__)
         return (
             None
             if text is None

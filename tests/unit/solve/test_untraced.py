@@ -13,11 +13,12 @@ from unit.solve import untraced_models as examples
 from amortnlme.core.errors import DesignError, ModelError
 from amortnlme.core.status import SolveStatus
 from amortnlme.data.design import Design, Dose, EventKind
+from amortnlme.model import functions
 from amortnlme.model.contract import check_model
 from amortnlme.model.dynamics import CompiledOde
 from amortnlme.solve import threads
 from amortnlme.solve.trace import Names, trace
-from amortnlme.solve.untraced_source import compile_rhs, module_source, opaque_system
+from amortnlme.solve.untraced_source import NUMERIC, compile_rhs, module_source, opaque_system
 
 TIMES = np.array([0.0, 0.3, 1.0, 2.5, 7.0, 11.9, 24.0, 30.0])
 PHI = np.log([[0.9, 0.2, 0.3], [2.5, 0.07, 0.3], [0.3, 0.31, 0.3]])
@@ -167,6 +168,14 @@ def test_states_wait_for_a_start_that_depends_on_a_parameter():
         assert_allclose(f, left + dose, rtol=TOLERANCE)
 
 
+def test_states_move_before_the_first_record_when_they_start_earlier():
+    model = examples.compiled_model(initial=lambda p: (0.0, 10.0 * p.ka), start=lambda p: -5.0 * p.ka)
+    design = Design.from_doses([], np.array([2.0, 7.0]))
+    found = model.predict(PHI[:1], design, {"weight": 70.0})
+    ka, ke = np.exp(PHI[0, :2])
+    assert_allclose(found.f[0], 10.0 * ka * np.exp(-ke * (np.array([2.0, 7.0]) + 5.0 * ka)), rtol=TOLERANCE)
+
+
 def test_superposed_steady_state_is_refused(compiled):
     design = Design.from_doses([Dose(0.0, 70.0), Dose(2.0, 100.0, ii=8.0, ss=2)], TIMES)
     with pytest.raises(DesignError, match="linear") as caught:
@@ -211,6 +220,10 @@ def test_contract_holds_for_an_untraced_model(compiled):
 
 
 NAMES = Names(("gut", "blood"), ("ka", "ke"), ("weight",))
+
+
+def test_every_function_for_model_files_works_in_untraced_code():
+    assert set(NUMERIC) == set(functions.__all__)
 
 
 def test_module_holds_constants_and_functions_of_the_model_file():

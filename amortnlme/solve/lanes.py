@@ -60,6 +60,14 @@ TRAVEL, PERIOD_PART, PERIOD_REST, PHASE_PART, PHASE_REST = range(5)
 # lane returns from the search of a steady state.
 FIRST_STEPS, RESUME, N_LANE_NUMBERS = 0, 6, 7
 
+# Rows of a lane's memory of states in search of a steady state: what is kept for ss=2, the initial state of the
+# period, the remembered iterates and residuals, an orthonormal basis of the differences of residuals with the
+# changes of state that belong to it, the next iterate.
+DEPTH = 6
+SAVED_STATE, SAVED_RATE, ORIGIN, ITERATES, RESIDUALS = 0, 1, 2, 3, 3 + DEPTH
+BASIS, CHANGES, NEXT_ITERATE = 3 + 2 * DEPTH, 3 + 3 * DEPTH, 3 + 4 * DEPTH
+N_STATE_ROWS = NEXT_ITERATE + 1
+
 # Elements of the solver's options.
 OPTION_RTOL, OPTION_ATOL, OPTION_MAX_STEPS = range(3)
 
@@ -129,3 +137,29 @@ class LaneLayout:
     def size(self) -> int:
         """Length of the flat array."""
         return (self.dense + N_DENSE * self.n_observed) * LANES
+
+
+def lane_memory(sizes: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
+    """Allocate the memory of eight lanes.
+
+    Parameters
+    ----------
+    sizes : ndarray of int
+        See `LaneLayout.sizes`.
+    width : int
+        Padded number of observations.
+
+    Returns
+    -------
+    tuple of ndarray
+        The flat array of the generated step; integers and numbers of the lanes; rows of states for the search
+        of steady states; observed states.
+    """
+    n, n_observed = int(sizes[N_STATES]), int(sizes[N_OBSERVED])
+    return (
+        np.ones((int(sizes[DENSE]) + N_DENSE * n_observed) * LANES),
+        np.full((LANES, N_LANE_INTEGERS), NOBODY, dtype=np.int64),
+        np.zeros((LANES, N_LANE_NUMBERS)),
+        np.zeros((LANES, N_STATE_ROWS, n)),
+        np.zeros((LANES, max(1, n_observed), width)),
+    )

@@ -15,7 +15,9 @@ from amortnlme.solve.engine import AbstractEngine, Rows
 from amortnlme.solve.entry import Entry, EntryValues
 from amortnlme.solve.kernel_module import load_kernels
 from amortnlme.solve.lane_tables import StopTables, padded_times, stop_tables
+from amortnlme.solve.lanes import lane_memory
 from amortnlme.solve.ode_kernels import OdeFormulas
+from amortnlme.solve.ode_tangent import LazyTangent
 from amortnlme.solve.row_schedule import row_events
 from amortnlme.solve.threads import for_each_chunk
 from amortnlme.solve.trace import TracedSystem
@@ -88,10 +90,12 @@ class OdeEngine(AbstractEngine):
     options: OdeOptions
     chunk_rows: int = CHUNK_ROWS
     _kernels: LazyKernels = field(init=False, repr=False)
+    _tangent: LazyTangent = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         kernels = LazyKernels(OdeFormulas.of(self.system, self.outputs), self.options.method)
         object.__setattr__(self, "_kernels", kernels)
+        object.__setattr__(self, "_tangent", LazyTangent(self.system, self.entry, self.outputs))
 
     @classmethod
     def build(
@@ -142,8 +146,16 @@ class OdeEngine(AbstractEngine):
         return task.f, task.status
 
     def predict_with_sensitivity(self, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Predict with df/dpsi; see `AbstractEngine.predict_with_sensitivity`."""
-        raise NotImplementedError
+        """Predict with df/dpsi; see `AbstractEngine.predict_with_sensitivity`.
+
+        Raises
+        ------
+        DesignError
+            E_DESIGN_SS_SUPERPOSITION, as `predict`.
+        """
+        refuse_superposition(self.system, rows)
+        options = self.options
+        return self._tangent.get().predict(rows, options.rtol, options.atol, options.max_steps)
 
 
 def refuse_superposition(system: TracedSystem, rows: Rows) -> None:
@@ -226,6 +238,7 @@ class _LaneTask:
             list_index,
             index,
             *tables,
+            *lane_memory(self.sizes, self.times.shape[1]),
             self.covariates,
             self.times,
             self.output,

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
-
 from amortnlme.core.errors import ModelError
 from amortnlme.solve.closed_form import ClosedFormEngine
 from amortnlme.solve.engine import AbstractEngine, AbstractStochasticEngine
@@ -22,7 +20,15 @@ from amortnlme.solve.jump import (
 from amortnlme.solve.linear import LinearSystem
 from amortnlme.solve.ode import OdeEngine, OdeOptions
 from amortnlme.solve.sde import SdeEngine, SdeOptions, trace_diffusion
-from amortnlme.solve.trace import ModelFunction, Names, ParameterFunction, TracedSystem, trace, used_names
+from amortnlme.solve.trace import (
+    Expression,
+    ModelFunction,
+    Names,
+    ParameterFunction,
+    TracedSystem,
+    trace,
+    used_names,
+)
 from amortnlme.solve.untraced import UntracedEngine
 from amortnlme.solve.untraced_source import opaque_system
 
@@ -39,28 +45,28 @@ class Equations:
     system : TracedSystem
         The right-hand side; the drift of an SDE, the mean rates of a jump process.
     entry : Entry
-    noise : tuple of tuple of sympy.Expr, n_states x n_noises
+    noise : tuple of tuple of Expression, n_states x n_noises
         Diffusion matrix of an SDE; empty otherwise.
-    propensities : tuple of sympy.Expr
+    propensities : tuple of Expression
         Of a jump process; empty otherwise.
     """
 
     system: TracedSystem
     entry: Entry
-    noise: tuple[tuple[sympy.Expr, ...], ...] = ()
-    propensities: tuple[sympy.Expr, ...] = ()
+    noise: tuple[tuple[Expression, ...], ...] = ()
+    propensities: tuple[Expression, ...] = ()
 
     @property
-    def extra(self) -> tuple[sympy.Expr, ...]:
+    def extra(self) -> tuple[Expression, ...]:
         """Every expression beside the right-hand side."""
         return (*self.entry.expressions, *(e for row in self.noise for e in row), *self.propensities)
 
-    def used_names(self, outputs: Sequence[sympy.Expr]) -> frozenset[str]:
+    def used_names(self, outputs: Sequence[Expression]) -> frozenset[str]:
         """Names of the parameters and covariates that occur anywhere.
 
         Parameters
         ----------
-        outputs : sequence of sympy.Expr
+        outputs : sequence of Expression
 
         Returns
         -------
@@ -88,13 +94,13 @@ class AbstractDynamics(ABC):
         """Whether the states move at random, so that there is no prediction."""
 
     @abstractmethod
-    def build(self, equations: Equations, outputs: Sequence[sympy.Expr]) -> Engine:
+    def build(self, equations: Equations, outputs: Sequence[Expression]) -> Engine:
         """Build the engine.
 
         Parameters
         ----------
         equations : Equations
-        outputs : sequence of sympy.Expr
+        outputs : sequence of Expression
             Observables, one per output.
 
         Returns
@@ -186,7 +192,7 @@ class LinearCompartments(AbstractDynamics):
         """Trace right-hand side and entry; see `AbstractDynamics.trace`."""
         return _trace_rhs(self.rhs, self, names)
 
-    def build(self, equations: Equations, outputs: Sequence[sympy.Expr]) -> Engine:
+    def build(self, equations: Equations, outputs: Sequence[Expression]) -> Engine:
         """Build the engine; see `AbstractDynamics.build`."""
         return ClosedFormEngine.build(LinearSystem.from_trace(equations.system, equations.entry), outputs)
 
@@ -242,7 +248,7 @@ class Ode(AbstractDynamics):
         """Trace right-hand side and entry; see `AbstractDynamics.trace`."""
         return _trace_rhs(self.rhs, self, names)
 
-    def build(self, equations: Equations, outputs: Sequence[sympy.Expr]) -> Engine:
+    def build(self, equations: Equations, outputs: Sequence[Expression]) -> Engine:
         """Build the engine; see `AbstractDynamics.build`."""
         system, entry = equations.system, equations.entry
         if self.method == "closed_form" or (self.method == "auto" and system.is_linear_constant):
@@ -303,7 +309,7 @@ class CompiledOde(AbstractDynamics):
         system = opaque_system(self.rhs, names)
         return Equations(system, Entry.from_functions(self.entry, names, system.symbols))
 
-    def build(self, equations: Equations, outputs: Sequence[sympy.Expr]) -> Engine:
+    def build(self, equations: Equations, outputs: Sequence[Expression]) -> Engine:
         """Compile the right-hand side and build the engine; see `AbstractDynamics.build`."""
         options = OdeOptions("rodas5p", self.rtol, self.atol, self.max_steps)
         return UntracedEngine.build(self.rhs, equations.system.names, equations.entry, outputs, options)
@@ -362,7 +368,7 @@ class Sde(AbstractDynamics):
         noise = trace_diffusion(self.diffusion, names, equations.system.symbols)
         return Equations(equations.system, equations.entry, noise=noise)
 
-    def build(self, equations: Equations, outputs: Sequence[sympy.Expr]) -> Engine:
+    def build(self, equations: Equations, outputs: Sequence[Expression]) -> Engine:
         """Build the engine; see `AbstractDynamics.build`."""
         options = SdeOptions(self.method, self.dt, self.non_negative)
         return SdeEngine.build(equations.system, equations.entry, equations.noise, outputs, options)
@@ -428,7 +434,7 @@ class Jump(AbstractDynamics):
             system, Entry.from_functions(self.entry, names, system.symbols), propensities=propensities
         )
 
-    def build(self, equations: Equations, outputs: Sequence[sympy.Expr]) -> Engine:
+    def build(self, equations: Equations, outputs: Sequence[Expression]) -> Engine:
         """Build the engine; see `AbstractDynamics.build`."""
         changes = stoichiometry_matrix(self.stoichiometry, equations.system.names)
         options = JumpOptions(self.method, self.tau, self.max_reactions)

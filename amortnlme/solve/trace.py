@@ -17,6 +17,8 @@ import sympy
 from amortnlme.core.errors import ModelError
 
 ModelFunction = Callable[[Any, Any, Any], Any]
+# What traced functions return; floors above name it without importing SymPy.
+Expression = sympy.Expr
 ParameterFunction = Callable[[Any], Any]
 
 

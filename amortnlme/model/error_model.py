@@ -217,8 +217,11 @@ class AbstractErrorModel(ABC):
         -------
         ndarray, shape (..., m)   [observation units]
         """
-        s = self.sd(f, sigma)
-        return f * np.exp(s * standard_normal) if self.is_log_scale else f + s * standard_normal
+        # in place: a batch of simulations is large, and memory costs more here than arithmetic
+        y = self.sd(f, sigma) * standard_normal
+        if self.is_log_scale:
+            return np.multiply(f, np.exp(y, out=y), out=y)
+        return np.add(f, y, out=y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +245,11 @@ class Additive(AbstractErrorModel):
         self, f: np.ndarray, sigma: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
-        sd = np.broadcast_to(sigma[..., :1], f.shape)
-        return sd, np.zeros_like(f), np.ones((*f.shape, 1))
+        return self.sd(f, sigma), np.zeros_like(f), np.ones((*f.shape, 1))
+
+    def sd(self, f: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Residual SD alone; see `AbstractErrorModel.sd`."""
+        return np.broadcast_to(sigma[..., :1], f.shape)
 
     def to_config(self) -> dict[str, Any]:
         """Return a JSON-able description."""
@@ -358,7 +364,11 @@ class LogNormal(AbstractErrorModel):
         self, f: np.ndarray, sigma: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
-        return np.broadcast_to(sigma[..., :1], f.shape), np.zeros_like(f), np.ones((*f.shape, 1))
+        return self.sd(f, sigma), np.zeros_like(f), np.ones((*f.shape, 1))
+
+    def sd(self, f: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Residual SD alone; see `AbstractErrorModel.sd`."""
+        return np.broadcast_to(sigma[..., :1], f.shape)
 
     def to_config(self) -> dict[str, Any]:
         """Return a JSON-able description."""

@@ -350,7 +350,7 @@ class IndividualModel:
         f, status = self.program.sample_paths(phi, inputs, rows, rng)
         noise = rng.standard_normal(f.shape)
         psi = self.parameters.to_psi(phi)
-        y = self.program.draw(f, psi, inputs.output[rows], noise)
+        y = self.program.draw(f, psi, inputs, rows, noise)
         # NaN predictions (columns a design lacks, failed rows) stay NaN whatever the noise.
         y[status != 0] = np.nan
         return Simulated(y, status)

@@ -161,14 +161,18 @@ class Program:
         )
         return f, _flag_non_finite(f, inputs, rows, status)
 
-    def draw(self, f: np.ndarray, psi: np.ndarray, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def draw(
+        self, f: np.ndarray, psi: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, noise: np.ndarray
+    ) -> np.ndarray:
         """Draw observations around predictions.
 
         Parameters
         ----------
         f : ndarray, shape (N, m)   [observation units]
         psi : ndarray, shape (N, d)
-        output : ndarray of int, shape (N, m)
+        inputs : ProgramInputs
+        rows : ndarray of int, shape (N,)
+            Design of each row.
         noise : ndarray, shape (N, m)
             Standard normal.
 
@@ -176,13 +180,16 @@ class Program:
         -------
         ndarray, shape (N, m)
         """
-        y = np.empty_like(f)
         with np.errstate(all="ignore"):
-            for o, (model, columns) in enumerate(zip(self.error_models, self.sigma_columns, strict=True)):
-                drawn = model.draw(f, psi[:, columns], noise)
-                if len(self.error_models) == 1:
-                    return drawn
-                np.copyto(y, drawn, where=output == o)
+            drawn = [
+                model.draw(f, psi[:, columns], noise)
+                for model, columns in zip(self.error_models, self.sigma_columns, strict=True)
+            ]
+        if len(drawn) == 1:
+            return drawn[0]
+        y, output = np.empty_like(f), inputs.output[rows]
+        for o, values in enumerate(drawn):
+            np.copyto(y, values, where=output == o)
         return y
 
 

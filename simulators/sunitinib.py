@@ -5,7 +5,7 @@ and metabolite have two compartments each. Clearances scale with (weight / 70 kg
 / 70 kg.
 
 Differences from the code of Arruda et al. (2024): Q34 and V4 are distinct parameters (there one value was
-used for both), and concentrations are measured (there amounts were compared with concentrations). A subject
+used for both), and concentrations are measured (there the amounts are). A subject
 without a weight needs one before it is fitted; they used 83 kg for men and 75 kg for women, which is
 `fill_covariate(dataset, "weight", {1: 83.0, 0: 75.0}, by="sex")` of `amortnlme.data.imputation`.
 """
@@ -17,7 +17,8 @@ from amortnlme.data.design_sampler_doses import Doses
 from amortnlme.data.design_sampler_protocol import ProtocolDesignSampler
 from amortnlme.data.design_sampler_times import RandomTimes
 from amortnlme.model.dynamics import Ode
-from amortnlme.model.error_model import LogNormal
+from amortnlme.model.error_model import Additive
+from amortnlme.model.functions import log
 from amortnlme.model.individual import IndividualModel, Output
 from amortnlme.model.parameters import Parameter, ParameterSpace
 from amortnlme.model.prior import NormalPrior
@@ -25,6 +26,7 @@ from amortnlme.model.prior import NormalPrior
 QH = 80.0  # hepatic blood flow [L/h]
 V5 = 588.0  # peripheral volume of the parent [L]
 FM = 0.21  # typical fraction of the cleared parent that becomes metabolite
+FLOOR = 0.001  # keeps the logarithm finite before the first dose; a threshold in the published code [ng/mL]
 
 
 def rhs(t, y, p):
@@ -44,20 +46,20 @@ def rhs(t, y, p):
     )
 
 
-def parent(t, y, p):
-    """Plasma concentration of sunitinib [ng/mL]."""
-    return 1000.0 * y.parent / (p.V2 * p.weight / 70.0)
+def log_parent(t, y, p):
+    """Logarithm of the plasma concentration of sunitinib [log ng/mL]."""
+    return log(1000.0 * y.parent / (p.V2 * p.weight / 70.0) + FLOOR)
 
 
-def metabolite(t, y, p):
-    """Plasma concentration of SU12662 [ng/mL]."""
-    return 1000.0 * y.metabolite / (p.V3 * p.weight / 70.0)
+def log_metabolite(t, y, p):
+    """Logarithm of the plasma concentration of SU12662 [log ng/mL]."""
+    return log(1000.0 * y.metabolite / (p.V3 * p.weight / 70.0) + FLOOR)
 
 
 MODEL = IndividualModel(
     name="sunitinib",
     version="1",
-    text="Concentrations of sunitinib and its metabolite SU12662 under daily oral doses.",
+    text="Log concentrations of sunitinib and its metabolite SU12662 under daily oral doses.",
     source=(
         "Yu et al. (2015), Br. J. Clin. Pharmacol. 79:809 (presystemic formation of the metabolite), as "
         "extended by Diekstra et al. (2017), CPT Pharmacometrics Syst. Pharmacol. 6:604; prior of Arruda "
@@ -83,8 +85,8 @@ MODEL = IndividualModel(
     states=("depot", "parent", "metabolite", "metabolite_deep", "parent_deep"),
     dynamics=Ode(rhs, dose_state="depot"),
     outputs=(
-        Output("parent", "ng/mL", parent, LogNormal("s_parent")),
-        Output("metabolite", "ng/mL", metabolite, LogNormal("s_metabolite")),
+        Output("log_parent", "log ng/mL", log_parent, Additive("s_parent")),
+        Output("log_metabolite", "log ng/mL", log_metabolite, Additive("s_metabolite")),
     ),
     # Means and variances of the logarithms as published.
     prior=NormalPrior(

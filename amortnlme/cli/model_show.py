@@ -42,6 +42,7 @@ def show(
             "engine": engine_of(shown),
             "parameters": _parameters(shown),
             **_equations(shown),
+            "entry": _entry(shown),
             "prior": shown.prior.to_config(),
             "design_sampler": shown.design_sampler.to_config(),
             "code": code_of(shown) if source else None,
@@ -104,6 +105,35 @@ def _equations(model: IndividualModel) -> dict[str, Any]:
     }
 
 
+def _entry(model: IndividualModel) -> list[str]:
+    """How states start, doses enter and noise acts, where that differs from zero states and plain doses."""
+    texts, states = model.program.equation_texts.get("extra", []), model.states
+    n = len(states)
+    start = 1 if model.dynamics.entry.start is not None else 0
+    kinds = (("{} at the start", 0.0), ("lag of doses to {}", 0.0), ("bioavailability of doses to {}", 1.0))
+    lines = [
+        f"{what.format(state)} = {text}"
+        for i, (what, plain) in enumerate(kinds)
+        for state, text in zip(states, texts[i * n : (i + 1) * n], strict=False)
+        if not _is_number(text, plain)
+    ]
+    lines += [f"states move from t = {text}" for text in texts[3 * n : 3 * n + start]]
+    rest = texts[3 * n + start :]
+    if model.dynamics.to_config()["kind"] == "jump":
+        changes = model.dynamics.to_config()["stoichiometry"]
+        return lines + [f"reaction {c} at rate {text}" for c, text in zip(changes, rest, strict=True)]
+    width = len(rest) // n
+    return lines + [
+        f"noise of {state}: {', '.join(rest[i * width : (i + 1) * width])}"
+        for i, state in enumerate(states)
+        if width
+    ]
+
+
+def _is_number(text: str, number: float) -> bool:
+    return text.replace(".", "", 1).isdigit() and float(text) == number
+
+
 def _lines(result: Any) -> list[str]:
     units = ", ".join(f"{kind} {unit}" for kind, unit in result["units"].items())
     outputs = [
@@ -119,6 +149,7 @@ def _lines(result: Any) -> list[str]:
         f"Engine: {result['engine']}.",
         f"States (doses go to {result['dose_state']} unless they say otherwise):",
         *(f"  d {state}/dt = {text}" for state, text in result["derivatives"].items()),
+        *(f"  {line}" for line in result["entry"]),
         "Outputs:",
         *outputs,
     ]

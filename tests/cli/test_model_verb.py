@@ -35,6 +35,16 @@ def test_show_gives_parameters_equations_and_engine(tmp_path, capsys):
         assert word in text
 
 
+def test_show_says_how_states_start_and_doses_enter(tmp_path, capsys):
+    document = tmp_path / "shown.json"
+    assert main(["model", "show", "warfarin_pkpd", "--json", str(document)]) == 0
+    entry = json.loads(document.read_text(encoding="utf-8"))["result"]["entry"]
+    assert entry == ["activity at the start = p_PCA0", "lag of doses to depot = p_tlag"]
+    assert "  activity at the start = p_PCA0\n" in capsys.readouterr().out
+    _, plain = show([], tmp_path, capsys)
+    assert plain["result"]["entry"] == []
+
+
 def test_show_source_prints_the_matrices_of_a_closed_form(tmp_path, capsys):
     text, document = show(["--source"], tmp_path, capsys)
     assert "K[central, depot] = p_ka\n" in text and "K[depot, central]" not in text

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numba
 import numpy as np
@@ -146,9 +147,13 @@ def _environment() -> str:
             f"numpy {np.__version__}",
             f"python {platform.python_version()}",
             # Triple, name and features of the processor, as Numba's own cache tells machines apart.
-            *map(str, cpu_target.target_context.codegen().magic_tuple()),
+            *map(str, _target().codegen().magic_tuple()),
         )
     )
+
+
+def _target() -> Any:
+    return cpu_target.target_context  # a cached property, which Numba does not annotate
 
 
 def _key(source: str) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
-from amortnlme.solve import lane_tables as table
 from amortnlme.solve import lanes as at
 from amortnlme.solve.lane_events import begin, land, proceed
+from amortnlme.solve.lane_jit import lane_jit
 from amortnlme.solve.lane_tables import BLOCK
 from amortnlme.solve.lanes import LANES
 from amortnlme.solve.ode_signatures import DERIVATIVE, OUTPUTS, STEP
@@ -32,12 +32,12 @@ SIGNATURE = types.void(
 )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, forceinline=True)
+@lane_jit(forceinline=True)
 def _observe_between(v, W, lane, sizes, times, block, buffer):
     """Record the observations that the last step passed, by interpolation.
 
-    Whole blocks are interpolated, also beyond the step: what is not valid yet is overwritten later. That costs
-    less than a loop of unpredictable length.
+    Whole blocks are interpolated, also beyond the step: what is not valid yet is overwritten later. That
+    costs less than a loop of unpredictable length.
     """
     design = lane[v, at.DESIGN]
     q, end = np.uint64(lane[v, at.NEXT]), np.uint64(lane[v, at.END])
@@ -46,7 +46,8 @@ def _observe_between(v, W, lane, sizes, times, block, buffer):
     while q < end and times[design, q] <= now:
         passed = np.uint64(0)
         for i in range(block):
-            passed += np.uint64(times[design, q + i] <= now)
+            # Behind `end`, time may fall: the observations there follow a reset.
+            passed += np.uint64((times[design, q + i] <= now) & (q + i < end))
         for j in range(sizes[at.N_OBSERVED]):
             dense = (sizes[at.DENSE] + at.N_DENSE * j) * LANES + v
             d0, d1, d2 = W[dense], W[dense + LANES], W[dense + 2 * LANES]
@@ -57,10 +58,10 @@ def _observe_between(v, W, lane, sizes, times, block, buffer):
         q += passed
         if passed < block:
             break
-    lane[v, at.NEXT] = np.int64(min(q, end))
+    lane[v, at.NEXT] = np.int64(q)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _finish(v, status, W, lane, outputs, psi, times, output, at_observations, buffer, f, statuses):
     """Write the outputs of a simulation, and vacate the lane."""
     row = lane[v, at.ROW]
@@ -72,7 +73,7 @@ def _finish(v, status, W, lane, outputs, psi, times, output, at_observations, bu
     lane[v, at.ROW] = at.NOBODY
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _failure(v, W):
     """Return the status of a lane whose steps cannot go on."""
     if W[at.TROUBLE * LANES + v] == at.TOO_MANY_STEPS:
@@ -80,7 +81,7 @@ def _failure(v, W):
     return at.STEP_UNDERFLOW if W[at.ERROR * LANES + v] < math.inf else at.NON_FINITE
 
 
-@njit([SIGNATURE], cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit([SIGNATURE])
 def run_lanes(
     first_row, last_row,
     step, derivative, outputs,
@@ -91,7 +92,37 @@ def run_lanes(
     covariates, times, output, at_observations,
     f, statuses,
 ):  # fmt: skip
-    """Simulate the rows first_row ... last_row - 1; see `amortnlme.solve.ode.OdeEngine`."""
+    """Simulate rows: fill the lanes, let all of them step, act on those that landed, until nobody is left.
+
+    Parameters
+    ----------
+    first_row, last_row : int
+        The rows first_row ... last_row - 1 are simulated.
+    step, derivative, outputs : function
+        Generated; see `amortnlme.solve.ode_signatures`.
+    sizes, options : ndarray
+        See `LaneLayout.sizes` and `OPTION_RTOL`.
+    psi : ndarray, shape (N, d)
+    initial : ndarray, shape (N, n)
+    start : ndarray, shape (N,)   [time]
+        When the states begin to move; -infinity: with the first record.
+    list_index, design_index : ndarray of int, shape (N,)
+        Event list and design of every row.
+    numbers, integers, lists, first : ndarray
+        Event lists; see `StopTables`.
+    W, lane, number, rows, buffer : ndarray
+        Memory; see `amortnlme.solve.lanes.lane_memory`.
+    covariates : ndarray, shape (n_designs, n_segments, c)
+    times : ndarray, shape (n_designs, m + BLOCK)   [time]
+        Of the observations, padded with infinity.
+    output : ndarray of int, shape (n_designs, m)
+    at_observations : ndarray, shape (n_designs, m, c)
+        Covariates at the observations.
+    f : ndarray, shape (N, m)
+        Receives the observables; NaN behind the last one and behind a failure.
+    statuses : ndarray of int, shape (N,)
+        Receives SolveStatus; a row that comes with another one than OK is not simulated.
+    """
     n = sizes[at.N_STATES]
     block = np.uint64(BLOCK) if n > 0 else np.uint64(0)
     next_row = first_row
@@ -107,8 +138,8 @@ def run_lanes(
                 status = statuses[row]
                 if status == at.OK:
                     status = proceed(
-                        v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start, covariates,
-                        times, buffer,
+                        v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists,
+                        initial, start, covariates, times, buffer,
                     )  # fmt: skip
                 active += 1
                 if status != at.ON_THE_WAY:
@@ -132,8 +163,8 @@ def run_lanes(
                 _observe_between(v, W, lane, sizes, times, block, buffer)
             if outcome == at.LANDED_STEP:
                 status = land(
-                    v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start, covariates,
-                    times, buffer,
+                    v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists,
+                    initial, start, covariates, times, buffer,
                 )  # fmt: skip
             elif W[at.TROUBLE * LANES + v] != at.NO_TROUBLE:
                 status = _failure(v, W)

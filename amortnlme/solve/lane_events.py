@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from amortnlme.solve import lane_tables as table
 from amortnlme.solve import lanes as at
+from amortnlme.solve.lane_jit import lane_jit
 from amortnlme.solve.lane_steady import begin_steady, land_in_steady
 from amortnlme.solve.lanes import LANES
 from amortnlme.solve.schedule import BOLUS, INFUSION_END, INFUSION_START, RESET
@@ -16,9 +15,24 @@ from amortnlme.solve.schedule import BOLUS, INFUSION_END, INFUSION_START, RESET
 KIND_OF_START = RESET
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def begin(v, row, W, lane, number, sizes, options, psi, initial, start, covariates, first):
-    """Put a simulation into a lane, at the time from which its states move."""
+    """Put a simulation into a lane, at the time from which its states move.
+
+    Parameters
+    ----------
+    v, row : int
+        Lane and simulation.
+    W, lane, number : ndarray
+        Memory of the lanes; see `amortnlme.solve.lanes.lane_memory`.
+    sizes, options : ndarray
+        See `LaneLayout.sizes` and `OPTION_RTOL`.
+    psi, initial, start : ndarray
+        Of the simulations.
+    covariates : ndarray, shape (n_designs, n_segments, c)
+    first : ndarray, shape (G,)
+        Time of the first event of every list.
+    """
     for q in range(at.N_CLOCK):
         W[q * LANES + v] = 0.0
     W[at.RTOL * LANES + v] = options[at.OPTION_RTOL]
@@ -38,14 +52,14 @@ def begin(v, row, W, lane, number, sizes, options, psi, initial, start, covariat
     W[at.TIME * LANES + v] = start[row] if start[row] > -math.inf else clock
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _enter_segment(v, segment, W, lane, sizes, covariates):
     first = sizes[at.INPUT] + sizes[at.N_PARAMETERS]
     for j in range(sizes[at.N_INPUTS] - sizes[at.N_PARAMETERS]):
         W[(first + j) * LANES + v] = covariates[lane[v, at.DESIGN], segment, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _clear(v, W, lane, sizes, initial):
     """Start anew from the initial states, with nothing running."""
     lane[v, at.N_RUNNING] = 0
@@ -54,10 +68,37 @@ def _clear(v, W, lane, sizes, initial):
         W[(sizes[at.RATE] + i) * LANES + v] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def proceed(v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start, covariates, times,
-            buffer):  # fmt: skip
-    """Pass the stops that need no integration; return ON_THE_WAY, OK at the end of the list, or a failure."""
+@lane_jit()
+def proceed(
+    v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start,
+    covariates, times, buffer,
+):  # fmt: skip
+    """Pass the stops that need no integration, and set out for the first one that does.
+
+    Parameters
+    ----------
+    v : int
+        Lane.
+    W, lane, number, rows : ndarray
+        Memory of the lanes; see `amortnlme.solve.lanes.lane_memory`.
+    sizes : ndarray of int
+        See `LaneLayout.sizes`.
+    options : ndarray, shape (3,)
+        See `OPTION_RTOL` and its neighbours.
+    derivative : function
+        Generated.
+    numbers, integers, lists : ndarray
+        Event lists; see `StopTables`.
+    initial, start, covariates : ndarray
+        Of the simulations and designs; see `run_lanes`.
+    times, buffer : ndarray
+        Observation times, and the observed states at them.
+
+    Returns
+    -------
+    int
+        ON_THE_WAY when steps are needed first, OK at the end of the list, or the status of a failure.
+    """
     g, design = lane[v, at.LIST], lane[v, at.DESIGN]
     n_stops, n_observations = lists[g, table.N_STOPS], lists[g, table.N_OBSERVATIONS]
     while True:
@@ -75,7 +116,7 @@ def proceed(v, W, lane, number, rows, sizes, options, derivative, numbers, integ
             return _set_out(v, W, lane, number, sizes, derivative)
         if k >= n_stops:
             return at.OK
-        status = apply_stop(
+        status = _apply_stop(
             v, k, W, lane, number, rows, sizes, options, numbers, integers, initial, start, covariates
         )
         if status == at.ON_THE_WAY:
@@ -84,7 +125,7 @@ def proceed(v, W, lane, number, rows, sizes, options, derivative, numbers, integ
             return status
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _observe_here(v, end, now, W, lane, sizes, times, buffer):
     """Record the observations at or before the lane's time: before its start, or with a stop."""
     q = lane[v, at.NEXT]
@@ -97,7 +138,7 @@ def _observe_here(v, end, now, W, lane, sizes, times, buffer):
     lane[v, at.END] = end
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _set_out(v, W, lane, number, sizes, derivative):
     """Choose the first step towards the stop: as long as after the last such event, else by the slopes."""
     derivative(W, v)
@@ -127,10 +168,37 @@ def _set_out(v, W, lane, number, sizes, derivative):
     return at.ON_THE_WAY
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def land(v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start, covariates, times,
-         buffer):  # fmt: skip
-    """Act on having landed on a stop; return as `proceed`."""
+@lane_jit()
+def land(
+    v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start,
+    covariates, times, buffer,
+):  # fmt: skip
+    """Act on having landed on a stop, and go on.
+
+    Parameters
+    ----------
+    v : int
+        Lane.
+    W, lane, number, rows : ndarray
+        Memory of the lanes; see `amortnlme.solve.lanes.lane_memory`.
+    sizes : ndarray of int
+        See `LaneLayout.sizes`.
+    options : ndarray, shape (3,)
+        See `OPTION_RTOL` and its neighbours.
+    derivative : function
+        Generated.
+    numbers, integers, lists : ndarray
+        Event lists; see `StopTables`.
+    initial, start, covariates : ndarray
+        Of the simulations and designs; see `run_lanes`.
+    times, buffer : ndarray
+        Observation times, and the observed states at them.
+
+    Returns
+    -------
+    int
+        ON_THE_WAY when steps are needed first, OK at the end of the list, or the status of a failure.
+    """
     k = lane[v, at.NEXT_STOP]
     if lane[v, at.MODE] != at.TRAVEL:
         status = land_in_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers)
@@ -141,7 +209,7 @@ def land(v, W, lane, number, rows, sizes, options, derivative, numbers, integers
             return status
         lane[v, at.NEXT_STOP] = k + 1
     elif k < lists[lane[v, at.LIST], table.N_STOPS]:
-        status = apply_stop(
+        status = _apply_stop(
             v, k, W, lane, number, rows, sizes, options, numbers, integers, initial, start, covariates
         )
         if status == at.ON_THE_WAY:
@@ -170,9 +238,9 @@ def land(v, W, lane, number, rows, sizes, options, derivative, numbers, integers
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def apply_stop(v, k, W, lane, number, rows, sizes, options, numbers, integers, initial, start, covariates):
-    """Apply a stop; return OK, ON_THE_WAY when a steady state has to be found first, or a failure."""
+@lane_jit()
+def _apply_stop(v, k, W, lane, number, rows, sizes, options, numbers, integers, initial, start, covariates):
+    """Apply a stop; return OK, ON_THE_WAY if a steady state has to be found first, or a failure."""
     g = lane[v, at.LIST]
     action = integers[g, k, table.ACTION]
     into = integers[g, k, table.COMPARTMENT]
@@ -189,7 +257,7 @@ def apply_stop(v, k, W, lane, number, rows, sizes, options, numbers, integers, i
             # Differences of rates leave rounding residues, which must not drip on.
             for i in range(sizes[at.N_STATES]):
                 W[(sizes[at.RATE] + i) * LANES + v] = 0.0
-    elif action == BOLUS or action == INFUSION_START:
+    elif action in (BOLUS, INFUSION_START):
         if integers[g, k, table.STEADY] > 0:
             return begin_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers, initial)
         if action == BOLUS:

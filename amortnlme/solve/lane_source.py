@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import sympy
 
@@ -110,9 +111,7 @@ def combination(coefficients: Sequence[float], terms: Sequence[str]) -> str:
     )
 
 
-def load_lines(
-    model: LaneModel, used: set[sympy.Symbol], indent: int, *, lane_rates: bool = True
-) -> list[str]:
+def load_lines(model: LaneModel, used: Set[Any], indent: int, *, lane_rates: bool = True) -> list[str]:
     """Load states, infusion rates and the inputs in use.
 
     Parameters
@@ -231,13 +230,13 @@ def finish_lines(model: LaneModel, errors: Sequence[str], order_power: str, inde
     return [" " * indent + line for line in lines]
 
 
-def dense_lines(model: LaneModel, coefficients: dict[str, Sequence[str]], indent: int) -> list[str]:
+def dense_lines(model: LaneModel, coefficients: Mapping[str, Sequence[str]], indent: int) -> list[str]:
     """Store the interpolation of the observed states.
 
     Parameters
     ----------
     model : LaneModel
-    coefficients : dict of str to sequence of str, length 4
+    coefficients : mapping of str to sequence of str, length 4
         Per observed state, the coefficients of s, s**2, s**3 and s**4.
     indent : int
 

@@ -1,8 +1,8 @@
 """Steady states inside the lanes: the periodic solution of a regimen, by accelerated iteration over periods.
 
-A period maps the state x just before an arrival to G(x) just before the next one; the steady state is its fixed
-point. Anderson's method (1965) combines the last periods so that the residual G(x) - x would vanish if G were
-linear; slow modes of the body then cost no more periods than fast ones.
+A period maps the state x just before an arrival to G(x) just before the next one; the steady state is its
+fixed point. Anderson's method (1965) combines the last periods so that the residual G(x) - x would vanish if
+G were linear: slow modes of the body then cost no more periods than fast ones.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from amortnlme.solve import lane_tables as table
 from amortnlme.solve import lanes as at
+from amortnlme.solve.lane_jit import lane_jit
 from amortnlme.solve.lanes import LANES
 from amortnlme.solve.schedule import BOLUS, copies_running
 
@@ -27,9 +27,32 @@ SETTLED = 0.5
 DEPENDENT = 1e-8
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def begin_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers, initial):
-    """Leave what the lane was doing and start the first period of the regimen of stop k; return a status."""
+    """Leave what the lane was doing and start the first period of the regimen of a stop.
+
+    Parameters
+    ----------
+    v : int
+        Lane.
+    k : int
+        Stop.
+    W, lane, number, rows : ndarray
+        Memory of the lanes; see `amortnlme.solve.lanes.lane_memory`.
+    sizes : ndarray of int
+        See `LaneLayout.sizes`.
+    options : ndarray, shape (3,)
+        See `OPTION_RTOL` and its neighbours.
+    numbers, integers : ndarray
+        Stops of all event lists; see `StopTables`.
+    initial : ndarray, shape (N, n)
+        Initial states of the simulations.
+
+    Returns
+    -------
+    int
+        ON_THE_WAY when steps are needed first, NO_STEADY_STATE when a period is lost in the rounding of time.
+    """
     g = lane[v, at.LIST]
     n, state, rate = sizes[at.N_STATES], sizes[at.STATE], sizes[at.RATE]
     adds = integers[g, k, table.STEADY] == 2
@@ -48,7 +71,7 @@ def begin_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers,
     return _begin_period(v, k, W, lane, rows, sizes, numbers, integers)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _set_rate(v, W, sizes, compartment, value):
     """Let nothing run but this."""
     for i in range(sizes[at.N_STATES]):
@@ -56,7 +79,7 @@ def _set_rate(v, W, sizes, compartment, value):
     W[(sizes[at.RATE] + compartment) * LANES + v] = value
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _arrive(v, k, span, first_mode, W, lane, sizes, numbers, integers):
     """Give a dose of the regimen at the lane's time and set out for a span; return a status."""
     g = lane[v, at.LIST]
@@ -79,7 +102,7 @@ def _arrive(v, k, span, first_mode, W, lane, sizes, numbers, integers):
     return at.ON_THE_WAY if end > begin else at.NO_STEADY_STATE
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _begin_period(v, k, W, lane, rows, sizes, numbers, integers):
     g = lane[v, at.LIST]
     for i in range(sizes[at.N_STATES]):
@@ -90,9 +113,30 @@ def _begin_period(v, k, W, lane, rows, sizes, numbers, integers):
     return _arrive(v, k, interval, at.PERIOD_PART, W, lane, sizes, numbers, integers)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def land_in_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers):
-    """Go on at the end of a part of a period; return ON_THE_WAY, OK once all is done, or a failure."""
+    """Go on at the end of a part of a period.
+
+    Parameters
+    ----------
+    v : int
+        Lane.
+    k : int
+        Stop.
+    W, lane, number, rows : ndarray
+        Memory of the lanes; see `amortnlme.solve.lanes.lane_memory`.
+    sizes : ndarray of int
+        See `LaneLayout.sizes`.
+    options : ndarray, shape (3,)
+        See `OPTION_RTOL` and its neighbours.
+    numbers, integers : ndarray
+        Stops of all event lists; see `StopTables`.
+
+    Returns
+    -------
+    int
+        ON_THE_WAY when steps are needed first, OK after the regimen was applied, or the status of a failure.
+    """
     g = lane[v, at.LIST]
     mode = lane[v, at.MODE]
     interval, phase = numbers[g, k, table.INTERVAL], numbers[g, k, table.PHASE]
@@ -125,7 +169,7 @@ def land_in_steady(v, k, W, lane, number, rows, sizes, options, numbers, integer
     return at.OK
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _leave_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers):
     """Return to the event with the regimen's state and infusions, added to what was kept."""
     g = lane[v, at.LIST]
@@ -145,13 +189,13 @@ def _leave_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers
     W[at.ATOL * LANES + v] = options[at.OPTION_ATOL]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _weight(v, i, W, sizes, options):
     size = abs(W[(sizes[at.STATE] + i) * LANES + v])
     return 1.0 / (options[at.OPTION_ATOL] + options[at.OPTION_RTOL] * size)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _accelerate(v, W, lane, rows, sizes, options):
     """Replace the state G(x) by the next iterate; return whether that one differs from x by little enough."""
     n, state = sizes[at.N_STATES], sizes[at.STATE]
@@ -179,7 +223,7 @@ def _accelerate(v, W, lane, rows, sizes, options):
     return plain == 0.0 or (kept > 0 and change <= SETTLED and plain <= SETTLED)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _combine(v, kept, W, r, sizes, options):
     """Anderson's combination, by projecting the residual on the differences of residuals, newest first."""
     n, state = sizes[at.N_STATES], sizes[at.STATE]
@@ -220,7 +264,7 @@ def _combine(v, kept, W, r, sizes, options):
             r[at.NEXT_ITERATE, i] -= share * r[at.CHANGES + b, i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@lane_jit()
 def _remember(v, kept, W, lane, r, sizes):
     """Put this period before the remembered ones."""
     n, state = sizes[at.N_STATES], sizes[at.STATE]

@@ -1,4 +1,4 @@
-"""Event lists as the lanes read them: stops at which the solution has a kink, and the observations between."""
+"""Event lists as the lanes read them: stops, where the solution has a kink, and observations between."""
 
 from __future__ import annotations
 

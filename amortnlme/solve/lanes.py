@@ -60,9 +60,9 @@ TRAVEL, PERIOD_PART, PERIOD_REST, PHASE_PART, PHASE_REST = range(5)
 # lane returns from the search of a steady state.
 FIRST_STEPS, RESUME, N_LANE_NUMBERS = 0, 6, 7
 
-# Rows of a lane's memory of states in search of a steady state: what is kept for ss=2, the initial state of the
-# period, the remembered iterates and residuals, an orthonormal basis of the differences of residuals with the
-# changes of state that belong to it, the next iterate.
+# Rows of a lane's memory of states in search of a steady state: what is kept for ss=2, the initial state of
+# the period, the remembered iterates and residuals, an orthonormal basis of the differences of residuals with
+# the changes of state that belong to it, the next iterate.
 DEPTH = 6
 SAVED_STATE, SAVED_RATE, ORIGIN, ITERATES, RESIDUALS = 0, 1, 2, 3, 3 + DEPTH
 BASIS, CHANGES, NEXT_ITERATE = 3 + 2 * DEPTH, 3 + 3 * DEPTH, 3 + 4 * DEPTH

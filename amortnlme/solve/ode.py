@@ -1,10 +1,10 @@
-"""Engine of ordinary differential equations: options, and assembly of generated kernels and the lanes' driver."""
+"""Engine of ordinary differential equations: generated kernels, the lanes' driver, and what they need."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
@@ -178,9 +178,9 @@ def refuse_superposition(system: TracedSystem, rows: Rows) -> None:
     g, k = (int(i) for i in np.argwhere(adds)[0])
     raise DesignError(
         "E_DESIGN_SS_SUPERPOSITION",
-        f"the dose at t = {rows.schedule.events.time[g, k]:g} of design {g + 1} has SS=2, which adds a steady "
-        "state to what is there. That holds for linear systems without production only, and this one is not. "
-        "Use SS=1, or write the earlier doses out.",
+        f"the dose at t = {rows.schedule.events.time[g, k]:g} of design {g + 1} has SS=2, which adds a "
+        "steady state to what is there. That holds for linear systems without production only. Use "
+        "SS=1, or write the earlier doses out.",
     )
 
 
@@ -249,5 +249,5 @@ class _LaneTask:
 
 
 def _rows_of(values: EntryValues, chunk: slice) -> EntryValues:
-    found = (getattr(values, item.name) for item in fields(values))
-    return EntryValues(*(None if array is None else _contiguous(array[chunk]) for array in found))
+    plain = (values.start, values.initial, values.lag, values.bioavailability)
+    return EntryValues(*(_contiguous(array[chunk]) for array in plain))

@@ -1,8 +1,8 @@
 """Rodas5P: a Rosenbrock method of order 5 for stiff systems, as source of one step in lanes.
 
 G. Steinebach, "Construction of Rosenbrock-Wanner method Rodas5P and numerical benchmarks within the Julia
-Differential Equations package", BIT Numerical Mathematics 63:27 (2023). Eight stages with one factorization of
-I/(h gamma) - J, an embedded method of order 4 and an interpolation of order 4.
+Differential Equations package", BIT Numerical Mathematics 63:27 (2023). Eight stages with one factorization
+of I/(h gamma) - J, an embedded method of order 4 and an interpolation of order 4.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tsit5: an explicit Runge-Kutta method of order 5 for systems that are not stiff, as source of one step.
 
 Ch. Tsitouras, "Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption",
-Computers & Mathematics with Applications 62 (2011) 770-775. Seven stages, the last at the new state (so the next
-step reuses it), an embedded method of order 4 and an interpolation of order 4.
+Computers & Mathematics with Applications 62 (2011) 770-775. Seven stages, the last at the new state (so the
+next step reuses it), an embedded method of order 4 and an interpolation of order 4.
 """
 
 from __future__ import annotations

@@ -328,17 +328,21 @@ class Sde(AbstractDynamics):
     rhs : callable
         The drift, `rhs(t, y, p)` returning one value per state.
     diffusion : callable
-        `diffusion(t, y, p)` returning one row per state, each with one entry per Brownian motion; with a
-        single motion, or one per state (diagonal noise), a flat tuple of one value per state.
+        `diffusion(t, y, p)` returning one row (tuple) per state, each with one entry per Brownian motion; or
+        one value per state: each state is moved by a Brownian motion of its own. (One motion that moves
+        several states is written as rows of one entry.)
     dose_state : str
     initial, start, lag, bioavailability
         See `EntryFunctions`.
     method : {"euler_maruyama", "milstein"}
         Milstein needs diagonal noise whose entry i depends on state i only.
     dt : float
-        Largest step [time].
+        Largest step [time]. Intervals between events are cut into equal steps; where the drift is faster
+        (half its shortest time constant is less than dt) the steps are shorter.
     non_negative : tuple of str
         States set to zero when a step makes them negative (this biases paths near extinction).
+    max_steps : int
+        Steps after which a simulation ends with status MAX_STEPS.
     """
 
     rhs: ModelFunction
@@ -351,6 +355,7 @@ class Sde(AbstractDynamics):
     bioavailability: PerState | None = None
     method: str = "euler_maruyama"
     non_negative: tuple[str, ...] = ()
+    max_steps: int = 1_000_000
 
     @property
     def entry(self) -> EntryFunctions:
@@ -370,7 +375,7 @@ class Sde(AbstractDynamics):
 
     def build(self, equations: Equations, outputs: Sequence[Expression]) -> Engine:
         """Build the engine; see `AbstractDynamics.build`."""
-        options = SdeOptions(self.method, self.dt, self.non_negative)
+        options = SdeOptions(self.method, self.dt, self.non_negative, self.max_steps)
         return SdeEngine.build(equations.system, equations.entry, equations.noise, outputs, options)
 
     def to_config(self) -> dict[str, Any]:

@@ -44,10 +44,13 @@ from amortnlme.solve.untraced_step import (
 # Values of amortnlme.core.status.SolveStatus; typed, because Numba compiles again for every literal.
 OK, MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, NO_STEADY_STATE, INVALID_ENTRY = (np.int64(i) for i in range(6))
 NEVER = np.int64(0)
-# Searching for a steady state: periods simulated first, trials of Newton's method, and its relative step.
+# Searching for a steady state: periods simulated first, trials of Newton's method, its relative step, what
+# counts as zero relative to the trial before, and how many tolerances the noise of the solver may reach.
 SETTLING_PERIODS = 3
 MAX_TRIALS = 100
 NEWTON_WIDTH = 1e-5
+ZERO = 1e-3
+NOISE = 100.0
 
 
 class Batch(NamedTuple):
@@ -83,7 +86,7 @@ class Batch(NamedTuple):
     max_steps: int
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def first_step(model, t, target, p, w, batch):
     """Guess a first step from the sizes of state and slope (Hairer, Norsett and Wanner, II.4).
 
@@ -116,7 +119,7 @@ def first_step(model, t, target, p, w, batch):
     return min(h, 0.1 * (target - t))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def advance(model, t, target, steps, p, w, batch, row, first, last, out):
     """Integrate to a time and record the events first..last-1, observations, on the way.
 
@@ -183,7 +186,7 @@ def advance(model, t, target, steps, p, w, batch, row, first, last, out):
     return steps, OK
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def clear(w):
     """Empty the states and switch off what is running.
 
@@ -197,7 +200,7 @@ def clear(w):
         w[RATE, i] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def follow_regimen(model, k, arrival, span, steps, p, w, batch, row, out):
     """Give a dose of a steady-state regimen and advance by a time up to its interval.
 
@@ -241,7 +244,7 @@ def follow_regimen(model, k, arrival, span, steps, p, w, batch, row, out):
     return steps, status
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _newton_change(model, k, before, steps, p, w, batch, row, out):
     """Solve (I - dP) change = P(z) - z; z, P(z) and the change are in GUESS, IMAGE and SLOPE."""
     n = w.shape[1]
@@ -267,7 +270,31 @@ def _newton_change(model, k, before, steps, p, w, batch, row, out):
     return steps, OK
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
+def _newton_step(w, batch):
+    """Write GUESS + SLOPE into the state; return the size of the change in units of the tolerance.
+
+    Where that would be negative though guess and image are not, the image is taken and infinity returned,
+    unless it is zero up to the accuracy of the derivative and of the solver.
+    """
+    gap = 0.0
+    for i in range(w.shape[1]):
+        guess, image = w[GUESS, i], w[IMAGE, i]
+        new = guess + w[SLOPE, i]
+        if new < 0.0 and guess >= 0.0 and image >= 0.0:
+            if new < -ZERO * max(guess, image) - batch.atol:
+                gap = math.inf
+            new = 0.0
+        w[STATE, i] = new
+        change = abs(w[SLOPE, i]) / (batch.atol + batch.rtol * abs(image))
+        gap = max(gap, change) if math.isfinite(change) else math.inf
+    if gap == math.inf:
+        for i in range(w.shape[1]):
+            w[STATE, i] = w[IMAGE, i]
+    return gap
+
+
+@njit(nogil=True, error_model="numpy")
 def settle(model, k, arrival, steps, p, w, batch, row, out):
     """Find the state just before a dose of the regimen of event k, given for ever.
 
@@ -301,6 +328,7 @@ def settle(model, k, arrival, steps, p, w, batch, row, out):
         steps, status = follow_regimen(model, k, before, ii, steps, p, w, batch, row, out)
         if status != OK:
             return steps, status
+    gap = math.inf
     for _ in range(MAX_TRIALS):
         for i in range(n):
             w[GUESS, i] = w[STATE, i]
@@ -312,22 +340,15 @@ def settle(model, k, arrival, steps, p, w, batch, row, out):
         steps, status = _newton_change(model, k, before, steps, p, w, batch, row, out)
         if status != OK:
             return steps, status
-        gap = 0.0
-        leads_there = True
-        for i in range(n):
-            new = w[GUESS, i] + w[SLOPE, i]
-            gap = max(gap, abs(w[SLOPE, i]) / (batch.atol + batch.rtol * abs(w[IMAGE, i])))
-            leads_there &= math.isfinite(new) and not (
-                new < 0.0 and w[GUESS, i] >= 0.0 and w[IMAGE, i] >= 0.0
-            )
-        for i in range(n):
-            w[STATE, i] = w[GUESS, i] + w[SLOPE, i] if leads_there else w[IMAGE, i]
-        if leads_there and gap <= 1.0:
+        before_gap = gap
+        gap = _newton_step(w, batch)
+        # Newton's method cannot get below the noise of the solver, which 1 / (1 - multiplier) magnifies.
+        if gap <= 1.0 or (gap <= NOISE and gap >= 0.5 * before_gap):
             return steps, OK
     return steps, NO_STEADY_STATE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
     """Apply a bolus, an infusion start or an infusion end.
 
@@ -375,7 +396,7 @@ def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
     return n_running, steps, OK
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def enter_segment(g, segment, p, batch):
     """Put the covariates of a segment behind the parameters.
 
@@ -391,7 +412,7 @@ def enter_segment(g, segment, p, batch):
         p[d + i] = batch.covariates[g, segment, i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def walk(model, row, p, w, batch, out):
     """Solve one row.
 

@@ -42,7 +42,10 @@ def scratch_rows(n: int) -> int:
     return JACOBIAN + 3 * n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+# Nothing here or in `scalar_walk` is cached by itself: Numba looks at a function's own file only, and would
+# keep it although what it calls in another file has changed. The driver in `untraced` is cached as a whole,
+# under a name that follows all of its sources.
+@njit(nogil=True, error_model="numpy")
 def slope(model, t, y, p, rate, out):
     """Write the derivatives of the states, running infusions included.
 
@@ -61,7 +64,7 @@ def slope(model, t, y, p, rate, out):
         out[i] += rate[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def record(model, t, y, p, batch, row, slot, out):
     """Keep the states of an observation.
 
@@ -80,7 +83,7 @@ def record(model, t, y, p, batch, row, slot, out):
         out[row, slot, i] = y[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def factorize(a, pivot):
     """Overwrite a square matrix with its LU factors, rows exchanged as `pivot` says.
 
@@ -106,7 +109,7 @@ def factorize(a, pivot):
                 a[r, j] -= a[r, c] * a[c, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def substitute(a, pivot, b):
     """Overwrite b with the solution of the factorized system.
 
@@ -128,7 +131,7 @@ def substitute(a, pivot, b):
         b[r] /= a[r, r]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _is_finite(values):
     total = 0.0
     for i in range(values.shape[0]):
@@ -136,7 +139,7 @@ def _is_finite(values):
     return total == 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _differentiate(model, t, h, p, w, floor):
     """Jacobian and time derivative by central differences, one-sided where one side cannot be evaluated.
 
@@ -171,7 +174,7 @@ def _differentiate(model, t, h, p, w, floor):
         w[TIME_SLOPE, i] = (above[i] - below[i]) / (up - down)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def step(model, t, h, rejected, p, w, batch):
     """Try one step from `w[STATE]` to `w[NEXT]`, with the coefficients of the interpolation.
 

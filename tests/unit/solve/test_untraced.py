@@ -129,6 +129,15 @@ def test_steady_state_of_saturable_elimination_is_where_a_long_regimen_leads():
     assert_allclose(found.f[[0, 2], :4], exact.f[[0, 2]], rtol=TOLERANCE)
 
 
+def test_steady_state_is_found_where_a_state_settles_at_zero(closed_form):
+    """The regimen never reaches the gut, which starts full."""
+    model = examples.compiled_model(initial=lambda p: (p.ka, 0.0), rtol=1e-10, atol=1e-12)
+    design = Design.from_doses([Dose(0.0, 30.0, compartment=2, duration=2.0, ii=8.0, ss=1)], TIMES[1:])
+    found = model.predict(PHI, design, {"weight": 70.0})
+    assert_array_equal(found.status, 0)
+    assert_allclose(found.f, closed_form.predict(PHI, design, {"weight": 70.0}).f, rtol=1e-8)
+
+
 def test_lagged_doses_act_as_doses_given_later():
     lagged = examples.compiled_model(
         lag={"gut": lambda p: 1.3 + 0.0 * p.ka}, bioavailability={"gut": lambda p: 0.5}

@@ -23,6 +23,7 @@ from amortnlme.solve.tangent_interface import (
     BLOCK_RATE,
     BLOCK_S,
     BLOCK_S_NEW,
+    ROW_CLOCK,
     ROW_ERROR,
     ROW_SCALE,
     block,
@@ -56,6 +57,8 @@ class VariationalSystem:
         d(J k)_i / dy_j, plus `time_weight` times d(df_i/dt)/dy_j.
     mixed : dict, cells (i, lane)
         d(J k)_i / dp, plus `time_weight` times d(df_i/dt)/dp.
+    aging : dict of int to sympy.Expr
+        d(J k)_i / dt, plus `time_weight` times d(df_i/dt)/dt.
     """
 
     system: TracedSystem
@@ -66,6 +69,7 @@ class VariationalSystem:
     by_time: dict[int, sympy.Expr]
     curvature: Cells
     mixed: Cells
+    aging: dict[int, sympy.Expr]
 
     @classmethod
     def from_trace(cls, system: TracedSystem, sensitive: Sequence[int]) -> VariationalSystem:
@@ -99,6 +103,7 @@ class VariationalSystem:
             by_time={i: e for i, e in enumerate(slopes) if e != 0},
             curvature=_gradient(along, symbols.states),
             mixed=_gradient(along, parameters),
+            aging={i: e for (i, _), e in _gradient(along, [symbols.time]).items()},
         )
 
 
@@ -115,9 +120,10 @@ def emit_tangent_step(variational: VariationalSystem) -> list[str]:
     """Write the body of a function (t, h, y, p, x, rate, direct, rtol, atol, y_new, dense, w) -> error.
 
     `rate` (n) adds to dy/dt, `direct` is 1, or 0 to leave out how p enters dy/dt itself (S then follows the
-    states alone). Writes the new state, three rows of dense output, and into w the same of S and every
-    lane's mean squared error. Returns the states' error, a root mean square in units of the tolerance; a
-    step is good when it is at most 1 (NaN is not).
+    states alone). ROW_CLOCK of w says how the clock depends on p, as that of a regimen does on its lag.
+    Writes the new state, three rows of dense output, and into w the same of S and every lane's mean squared
+    error. Returns the states' error, a root mean square in units of the tolerance; a step is good when it is
+    at most 1 (NaN is not).
 
     Parameters
     ----------
@@ -207,6 +213,9 @@ class _Writer:
         self.states += [f"rate_{i} = rate[{i}]" for i in range(self.n)]
         self.tangents += [f"S_{i} = {self.at(BLOCK_S, i)}" for i in range(self.n)]
         self.tangents += [f"R_{i} = {self.at(BLOCK_RATE, i)}" for i in range(self.n)]
+        if v.by_time:
+            clock = lane_row.py_func(ROW_CLOCK, self.n, self.lanes)
+            self.tangents.append(f"clock = w[{clock} + l]")
 
     def factorize(self) -> None:
         """Eliminate I / (h gamma) - J without pivoting: it is diagonally dominant once h is small enough."""
@@ -251,10 +260,13 @@ class _Writer:
         if s:  # stage 0 stands where J was evaluated
             targets += [f"j{s}_{i}_{j}" for i, j in v.jacobian]
             expressions += v.jacobian.values()
+            targets += [f"ft{s}_{i}" for i in v.by_time]
+            expressions += v.by_time.values()
         targets += [f"q{s}_{i}_{j}" for i, j in v.by_parameter]
         self.emit(targets, [*expressions, *v.by_parameter.values()], f"c{s}_", table)
         weight = TIME_WEIGHTS[s]
-        self.states.append(f"time_weight = {weight!r} * h")
+        if v.by_time:
+            self.states.append(f"time_weight = {weight!r} * h")
         self.solve(self.states, f"k{s}", [self._right(s, i, weight) for i in range(n)])
         self._coefficients(s)
         self.solve(self.tangents, f"K{s}", [self._tangent_right(s, i, z) for i in range(n)])
@@ -292,7 +304,9 @@ class _Writer:
         v = self.v
         table = {symbol: sympy.Symbol(f"k{s}_{i}") for i, symbol in enumerate(v.direction)}
         targets = [f"g{s}_{i}_{j}" for i, j in v.curvature] + [f"h{s}_{i}_{j}" for i, j in v.mixed]
-        self.emit(targets, [*v.curvature.values(), *v.mixed.values()], f"d{s}_", table)
+        targets += [f"a{s}_{i}" for i in v.aging]
+        expressions = [*v.curvature.values(), *v.mixed.values(), *v.aging.values()]
+        self.emit(targets, expressions, f"d{s}_", table)
         offset = stage_table.py_func(s, self.n, self.lanes)
         for i, j in sorted({*v.by_parameter, *v.mixed}):
             terms = [f"q{s}_{i}_{j}"] * ((i, j) in v.by_parameter) + [f"h{s}_{i}_{j}"] * ((i, j) in v.mixed)
@@ -306,6 +320,8 @@ class _Writer:
         jacobian = f"j{s}" if s else "j"
         terms += [f"{jacobian}_{i}_{j} * {z}_{j}" for j in range(n) if (i, j) in v.jacobian]
         terms += [f"g{s}_{i}_{j} * S_{j}" for j in range(n) if (i, j) in v.curvature]
+        terms += [f"{f'ft{s}' if s else 'ft'}_{i} * clock"] * (i in v.by_time)
+        terms += [f"a{s}_{i} * clock"] * (i in v.aging)
         if s:
             terms.append(f"per_h * ({_weighted(C[s], self._stages('K', s, i))})")
         return " + ".join(terms)

@@ -32,7 +32,20 @@ from amortnlme.solve.tangent_stepper import clear_rates, slope_with_rates
 
 @inner_kernel
 def wake(field, entry, d_entry, p, x, v, w, lanes):
-    """Let the states move from the start time on, which depends on parameters."""
+    """Let the states move from the start time on, which depends on parameters.
+
+    Parameters
+    ----------
+    field : kernel of the model
+    entry : ndarray, shape (1 + n,)
+    d_entry : ndarray, shape (p, 1 + n)
+        See `Problem`.
+    p, x : ndarray
+        Parameters and covariates.
+    v, w : ndarray
+        See `Work`.
+    lanes : int
+    """
     slope_with_rates(field, entry[START], v, p, x)
     for i in range(v.shape[1]):
         for lane in range(d_entry.shape[0]):

@@ -6,9 +6,9 @@ import math
 
 from amortnlme.solve.tangent_interface import inner_kernel
 
-# 2**20 periods: perturbations of a state that is approached have died out by then, others have grown.
+# A million (2**20) periods: what has not died out by then cannot be told from what never does.
 SQUARINGS = 20
-STILL_BOUNDED = 1e3
+DIED_OUT = 1e-3
 
 
 @inner_kernel
@@ -58,7 +58,10 @@ def solve_fixed_point(monodromy, matrix, right, count):
 
 @inner_kernel
 def is_approached(monodromy, square, power):
-    """Whether perturbations of a fixed point do not grow: powers of the monodromy stay bounded.
+    """Whether perturbations of a fixed point die out, those of states that never change at all excepted.
+
+    Where more enters than can leave, Newton's method runs away to states so large that one period changes
+    nothing within the tolerance; there perturbations last.
 
     Parameters
     ----------
@@ -71,25 +74,27 @@ def is_approached(monodromy, square, power):
     bool
     """
     n = monodromy.shape[0]
-    largest = 0.0
     for i in range(n):
         for j in range(n):
             power[i, j] = monodromy[i, j]
     for _ in range(SQUARINGS):
-        largest = 0.0
         for i in range(n):
             for j in range(n):
                 total = 0.0
                 for q in range(n):
                     total += power[i, q] * power[q, j]
                 square[i, j] = total
-                largest = max(largest, abs(total))
-        if not largest < 1e150:
-            return False
         for i in range(n):
             for j in range(n):
                 power[i, j] = square[i, j]
-    return largest < STILL_BOUNDED
+    for j in range(n):
+        idle = True
+        for q in range(n):
+            idle &= monodromy[j, q] == (1.0 if j == q else 0.0)
+        for i in range(n):
+            if not (idle or abs(power[i, j]) < DIED_OUT):
+                return False
+    return True
 
 
 @inner_kernel

@@ -29,8 +29,8 @@ N_STAGES = 8
 # stage. One flat array with fixed offsets: LLVM sees that nothing overlaps and can use SIMD code.
 BLOCK_S, BLOCK_S_NEW, BLOCK_DENSE, BLOCK_RATE = 0, 1, 2, 5
 N_BLOCKS = 6
-ROW_SCALE, ROW_ERROR, ROW_TOTAL = 0, 1, 2
-N_ROWS = 3
+ROW_SCALE, ROW_ERROR, ROW_TOTAL, ROW_CLOCK = 0, 1, 2, 3
+N_ROWS = 4
 _WITHOUT_ENTRY_POINTS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
@@ -67,19 +67,46 @@ def count_lanes(n_sensitive: int) -> int:
 
 @inner_kernel
 def block(index, n, lanes):
-    """Offset of a block of n x lanes numbers."""
+    """Offset of a block of n x lanes numbers.
+
+    Parameters
+    ----------
+    index, n, lanes : int
+
+    Returns
+    -------
+    int
+    """
     return index * n * lanes
 
 
 @inner_kernel
 def lane_row(index, n, lanes):
-    """Offset of a row of lanes."""
+    """Offset of a row of lanes.
+
+    Parameters
+    ----------
+    index, n, lanes : int
+
+    Returns
+    -------
+    int
+    """
     return (N_BLOCKS * n + index) * lanes
 
 
 @inner_kernel
 def stage_table(stage, n, lanes):
-    """Offset of a stage's derivatives with respect to the parameters themselves."""
+    """Offset of a stage's derivatives with respect to the parameters themselves.
+
+    Parameters
+    ----------
+    stage, n, lanes : int
+
+    Returns
+    -------
+    int
+    """
     return (N_BLOCKS * n + N_ROWS + stage * n) * lanes
 
 

@@ -11,7 +11,7 @@ import math
 
 from amortnlme.solve.schedule import BOLUS, copies_running
 from amortnlme.solve.tangent_fixed_point import is_approached, newton_size, solve_fixed_point
-from amortnlme.solve.tangent_interface import BLOCK_RATE, ROW_SCALE, block, inner_kernel, lane_row
+from amortnlme.solve.tangent_interface import BLOCK_RATE, ROW_CLOCK, ROW_SCALE, block, inner_kernel, lane_row
 from amortnlme.solve.tangent_memory import (
     ACTION,
     AMOUNT,
@@ -22,7 +22,6 @@ from amortnlme.solve.tangent_memory import (
     DOSE_SEGMENT,
     DURATION,
     GUESS,
-    HAS_LAG,
     IMAGE,
     INTERVAL,
     KEPT,
@@ -195,6 +194,13 @@ def _differentiate(step, field, observe, integrate, problem, work, row, segment,
 
 
 @inner_kernel
+def _set_clock(slopes, w, first, lanes, factor):
+    """Let the regimen's clock depend on the lag: right-hand sides may depend on time."""
+    for lane in range(lanes):
+        w[first + lane] = factor * slopes[lane] if lane < slopes.shape[0] else 0.0
+
+
+@inner_kernel
 def _keep(v, w, kept, lanes):
     """Put aside what a superposed regimen is added to."""
     rates = block(BLOCK_RATE, v.shape[1], lanes)
@@ -243,23 +249,24 @@ def give_steady_dose(step, field, observe, integrate, problem, work, row, segmen
     else:
         work.tally[RUNNING] = 0
     arrival = numbers[TIME] - numbers[PHASE]
+    slopes = problem.d_dose[row, marks[DOSE_SEGMENT], LAG, marks[COMPARTMENT]]
+    clock = lane_row(ROW_CLOCK, v.shape[1], lanes)
     status = _settle(step, field, observe, integrate, problem, work, row, segment, k, arrival)
+    _set_clock(slopes, w, clock, lanes, 1.0)
     if status == OK:
         status = _differentiate(step, field, observe, integrate, problem, work, row, segment, k, arrival)
-    if status != OK:
-        return status
-    status, copies = _follow(
-        step, field, observe, integrate, problem, work, row, segment, k, arrival, numbers[PHASE], 1.0
-    )  # fmt: skip
-    work.tally[RUNNING] += copies
-    if problem.options[HAS_LAG] != 0.0:
-        # The phase shrinks as the lag grows.
-        slopes = problem.d_dose[row, marks[DOSE_SEGMENT], LAG, marks[COMPARTMENT]]
-        g = problem.place[row, DESIGN]
-        slope_with_rates(field, numbers[TIME], v, problem.psi[row], problem.covariates[g, segment])
-        for i in range(v.shape[1]):
-            for lane in range(slopes.shape[0]):
-                w[i * lanes + lane] -= v[SLOPE, i] * slopes[lane]
+    if status == OK:
+        status, copies = _follow(
+            step, field, observe, integrate, problem, work, row, segment, k, arrival, numbers[PHASE], 1.0
+        )  # fmt: skip
+        work.tally[RUNNING] += copies
+    _set_clock(slopes, w, clock, lanes, 0.0)
+    # The phase shrinks as the lag grows.
+    g = problem.place[row, DESIGN]
+    slope_with_rates(field, numbers[TIME], v, problem.psi[row], problem.covariates[g, segment])
+    for i in range(v.shape[1]):
+        for lane in range(slopes.shape[0]):
+            w[i * lanes + lane] -= v[SLOPE, i] * slopes[lane]
     if superposed:
         _add_kept(v, w, work.kept, lanes)
     return status

@@ -76,7 +76,15 @@ def _record(observe, output, t, theta, y, p, x, w, total, columns, df):
 
 @inner_kernel
 def record_state(observe, problem, work, row, segment, k):
-    """Write the observation of event k, of the state as it is."""
+    """Write the observation of event k, of the state as it is.
+
+    Parameters
+    ----------
+    observe : kernel of the model
+    problem : Problem
+    work : Work
+    row, segment, k : int
+    """
     e, g = problem.place[row, LIST], problem.place[row, DESIGN]
     slot = problem.marks[e, k, SLOT]
     problem.f[row, slot] = _record(
@@ -190,7 +198,16 @@ def integrate(step, field, observe, problem, work, row, segment, t, target, dire
 
 @inner_kernel
 def slope_with_rates(field, t, v, p, x):
-    """Write dy/dt into SLOPE, running infusions included."""
+    """Write dy/dt into SLOPE, running infusions included.
+
+    Parameters
+    ----------
+    field : kernel of the model
+    t : float   [time]
+    v : ndarray, shape (N_VECTORS, n)
+    p, x : ndarray
+        Parameters and covariates.
+    """
     field(t, v[STATE], p, x, v[SLOPE])
     for i in range(v.shape[1]):
         v[SLOPE, i] += v[RATE, i]
@@ -198,7 +215,14 @@ def slope_with_rates(field, t, v, p, x):
 
 @inner_kernel
 def clear_rates(v, w, lanes):
-    """Switch off what is running."""
+    """Switch off what is running.
+
+    Parameters
+    ----------
+    v, w : ndarray
+        See `Work`.
+    lanes : int
+    """
     n = v.shape[1]
     offset = block(BLOCK_RATE, n, lanes)
     for i in range(n):
@@ -209,14 +233,35 @@ def clear_rates(v, w, lanes):
 
 @inner_kernel
 def scale_lanes(psi, columns, w, first, lanes):
-    """Weigh the error of a lane by the size of its parameter: a relative change of it counts."""
+    """Weigh the error of a lane by the size of its parameter: a relative change of it counts.
+
+    Parameters
+    ----------
+    psi : ndarray, shape (d,)
+    columns : ndarray of int, shape (p,)
+    w : ndarray
+        See `Work`.
+    first : int
+        Where the weights stand.
+    lanes : int
+    """
     for lane in range(lanes):
         w[first + lane] = abs(psi[columns[lane]]) if lane < columns.shape[0] else 0.0
 
 
 @inner_kernel
 def set_initial(entry, d_entry, v, w, lanes):
-    """Write the initial state and its sensitivities; switch off what is running."""
+    """Write the initial state and its sensitivities; switch off what is running.
+
+    Parameters
+    ----------
+    entry : ndarray, shape (1 + n,)
+    d_entry : ndarray, shape (p, 1 + n)
+        See `Problem`.
+    v, w : ndarray
+        See `Work`.
+    lanes : int
+    """
     clear_rates(v, w, lanes)
     for i in range(v.shape[1]):
         v[STATE, i] = entry[FIRST_STATE + i]
@@ -227,7 +272,18 @@ def set_initial(entry, d_entry, v, w, lanes):
 
 @inner_kernel
 def is_finite(v, w, lanes):
-    """Whether state and sensitivities are finite."""
+    """Whether state and sensitivities are finite.
+
+    Parameters
+    ----------
+    v, w : ndarray
+        See `Work`.
+    lanes : int
+
+    Returns
+    -------
+    bool
+    """
     check = 0.0
     for i in range(v.shape[1]):
         check += v[STATE, i] * 0.0

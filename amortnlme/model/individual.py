@@ -143,6 +143,12 @@ class IndividualModel:
             parameters = ParameterSpace(tuple(parameters))
             object.__setattr__(self, "parameters", parameters)
         for name in ("states", "outputs", "covariates"):
+            if isinstance(getattr(self, name), str):
+                raise ModelError(
+                    "E_MODEL_NAMES",
+                    f"`{name}` is the text {getattr(self, name)!r}, whose letters would count as names. Give "
+                    f"a tuple: ({getattr(self, name)!r},).",
+                )
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "units", MappingProxyType(dict(self.units)))
         _check_declaration(self)

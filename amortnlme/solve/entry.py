@@ -227,6 +227,12 @@ class Entry:
 def _exactly(
     n: int, function: ParameterFunction, names: Names, symbols: Symbols, what: str
 ) -> tuple[sympy.Expr, ...]:
+    if not callable(function):
+        raise ModelError(
+            "E_MODEL_ENTRY",
+            f"`{what}` is {function!r}, not a function. Write `def fn(p): return ...` and pass fn, also "
+            "for a constant.",
+        )
     values = trace_constants(function, names, symbols, f"`{what}`")
     if len(values) != n:
         raise ModelError(
@@ -244,6 +250,12 @@ def _per_state(
     symbols: Symbols,
     what: str,
 ) -> tuple[sympy.Expr, ...]:
+    if not isinstance(functions, Mapping):
+        raise ModelError(
+            "E_MODEL_ENTRY",
+            f"`{what}` is {functions!r}. Give a function of p for each state it concerns: "
+            f"{what}={{{names.states[0]!r}: fn}} with `def fn(p): return p.<parameter>`.",
+        )
     unknown = sorted(set(functions) - set(names.states))
     if unknown:
         raise ModelError(

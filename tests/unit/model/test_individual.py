@@ -114,6 +114,7 @@ FAULTS = {
     "E_MODEL_UNITS": lambda: one_state(units={"amount": "mg"}),
     "E_MODEL_UNDOCUMENTED": lambda: one_state(source=" "),
     "E_MODEL_EMPTY": lambda: one_state(outputs=()),
+    "E_MODEL_NAMES": lambda: one_state(covariates="weight"),
     "E_MODEL_PRIOR_SHAPE": lambda: one_state(prior=NormalPrior([0.0], [1.0])),
     "E_MODEL_DOSE_STATE": lambda: one_state(dynamics=linear(lambda t, y, p: (-p.k * y.amount,), "gut")),
     "E_MODEL_NOT_LINEAR": lambda: one_state(dynamics=linear(lambda t, y, p: (-p.k * y.amount**2,))),

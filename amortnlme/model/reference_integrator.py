@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -93,15 +94,24 @@ class Individual:
         Relative tolerance of the integration.
     kind : type
         `float`; `complex` or `OrderedComplex` when a parameter has an imaginary part.
+    euler_step : float, optional   [time]
+        Make equal explicit Euler steps of at most this length instead of integrating.
     """
 
     def __init__(
-        self, model: IndividualModel, values: Mapping[str, Number], rtol: float, kind: type = float
+        self,
+        model: IndividualModel,
+        values: Mapping[str, Number],
+        rtol: float,
+        kind: type = float,
+        *,
+        euler_step: float | None = None,
     ) -> None:
         self.model = model
         self.values = dict(values)
         self.rtol = rtol
         self.kind = kind
+        self.euler_step = euler_step
         self.dtype = np.float64 if kind is float else np.complex128
         self.n_calls = 0
         self._drift = _drift(model)
@@ -163,6 +173,19 @@ class Individual:
         except (ArithmeticError, ValueError) as fault:
             raise self.failure(f"cannot evaluate the right-hand side at t = {t} ({fault})") from fault
         return np.array(found, dtype=self.dtype).reshape(self.n)
+
+    def whole(self, value: Any) -> Any:
+        """Round what enters a jump process, whose states are whole numbers; else return it as it is.
+
+        Parameters
+        ----------
+        value : float, complex or ndarray
+
+        Returns
+        -------
+        float, complex or ndarray
+        """
+        return np.rint(value) if isinstance(self.model.dynamics, Jump) else value
 
     def failure(self, what: str) -> SolveError:
         """Return the error that says what the reference could not do.
@@ -229,6 +252,11 @@ class Individual:
                 found = found - self.slope(t, nothing, p)
             return direction * found
 
+        if self.euler_step is not None:
+            steps = math.ceil(length / self.euler_step)
+            for i in range(steps):
+                x = x + length / steps * along(i * length / steps, x)
+            return x
         size = max(float(np.abs(x).max()), float(np.abs(rate).max()) * length, 1e-30)
         if self.dtype == np.float64:
             return self._solve(along, x, length, self.rtol * ABSOLUTE * size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,7 +64,7 @@ class _Path:
             self.running.append(_Infusion(dose.time + dose.duration, dose.state, dose.amount / dose.duration))
         else:
             self.x = self.x.copy()
-            self.x[dose.state] += dose.amount
+            self.x[dose.state] += self.individual.whole(dose.amount)
 
     def move_to(self, time: Number, p: SimpleNamespace) -> None:
         """Advance through arrivals and infusion ends; those at `time` itself have happened afterwards."""
@@ -132,6 +132,40 @@ def reference_prediction(
     return np.array(_observe(individual, design, covariates), dtype=float)
 
 
+def reference_states(
+    model: IndividualModel,
+    phi: np.ndarray,
+    design: Design,
+    covariates: Mapping[str, np.ndarray] | None = None,
+    *,
+    rtol: float = 1e-12,
+    euler_step: float | None = None,
+) -> np.ndarray:
+    """As `reference_prediction`, but the states at the observations.
+
+    Parameters
+    ----------
+    model, phi, design, covariates, rtol
+        As `reference_prediction`.
+    euler_step : float, optional   [time]
+        Make equal explicit Euler steps of at most this length instead of integrating: the mean of a path by
+        Euler-Maruyama, where the drift is affine in the states.
+
+    Returns
+    -------
+    ndarray, shape (m, n_states)
+
+    Raises
+    ------
+    DesignError, SolveError
+        As `reference_prediction`.
+    """
+    psi = model.parameters.to_psi(np.asarray(phi, dtype=float))
+    values = dict(zip(model.parameters.names, psi.tolist(), strict=True))
+    individual = Individual(model, values, rtol, euler_step=euler_step)
+    return np.array([x for _, x, _ in _observations(individual, design, covariates)], dtype=float)
+
+
 def reference_sensitivity(
     model: IndividualModel,
     phi: np.ndarray,
@@ -194,21 +228,32 @@ def _imaginary_parts(
 def _observe(
     individual: Individual, design: Design, covariates: Mapping[str, np.ndarray] | None
 ) -> list[Number]:
+    """Evaluate the outputs at the observations."""
+    outputs = individual.model.outputs
+    return [
+        outputs[max(int(design.output[i]) - 1, 0)].fn(float(design.time[i]), individual.states(x), p)
+        for i, x, p in _observations(individual, design, covariates)
+    ]
+
+
+def _observations(
+    individual: Individual, design: Design, covariates: Mapping[str, np.ndarray] | None
+) -> Iterator[tuple[int, np.ndarray, SimpleNamespace]]:
+    """Go through the records; yield record number, states and parameters at every observation."""
     k = design.n_records
     table = {name: np.broadcast_to(v, (k,)) for name, v in (covariates or {}).items()}
     if not k:
-        return []
+        return
     entry = individual.model.dynamics.entry
     p = individual.parameters({name: float(v[0]) for name, v in table.items()})
     initial = np.zeros(individual.n, dtype=individual.dtype)
     if entry.initial is not None:
-        initial[:] = entry.initial(p)
+        initial[:] = individual.whole(np.array(entry.initial(p)))
     start = None if entry.start is None else _scalar(entry.start(p))
     # A start before the first record sets the states moving there and then.
     first = float(design.time[0])
     clock = first if start is None or _real(start) > first else start
     path = _Path(individual, initial, clock, start, homogeneous=False)
-    found: list[Number] = []
     for i in range(k):
         time, kind = float(design.time[i]), int(design.kind[i])
         if kind == EventKind.RESET:
@@ -217,11 +262,9 @@ def _observe(
             path.move_to(time, p)
         p = individual.parameters({name: float(v[i]) for name, v in table.items()})
         if kind == EventKind.OBSERVATION:
-            output = individual.model.outputs[max(int(design.output[i]) - 1, 0)]
-            found.append(output.fn(time, individual.states(path.x), p))
+            yield i, path.x, p
         elif kind in (EventKind.BOLUS, EventKind.INFUSION):
             _record_dose(path, design, i, p)
-    return found
 
 
 def _record_dose(path: _Path, design: Design, i: int, p: SimpleNamespace) -> None:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from numba import config
 
 CHUNK_ROWS = 4096
+_THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
+
+
+@contextmanager
+def using_threads(n: int) -> Iterator[None]:
+    """Use another number of threads within a block.
+
+    Parameters
+    ----------
+    n : int
+    """
+    token = _THREADS.set(n)
+    try:
+        yield
+    finally:
+        _THREADS.reset(token)
 
 
 def for_each_chunk(n_rows: int, task: Callable[[int, int], None], chunk_rows: int = CHUNK_ROWS) -> None:
@@ -25,7 +43,8 @@ def for_each_chunk(n_rows: int, task: Callable[[int, int], None], chunk_rows: in
         Rows per call.
     """
     chunks = [(first, min(first + chunk_rows, n_rows)) for first in range(0, n_rows, chunk_rows)]
-    workers = min(int(config.NUMBA_NUM_THREADS), len(chunks))  # pyright: ignore[reportAttributeAccessIssue]
+    threads = _THREADS.get() or int(config.NUMBA_NUM_THREADS)  # pyright: ignore[reportAttributeAccessIssue]
+    workers = min(threads, len(chunks))
     if workers <= 1:
         for first, last in chunks:
             task(first, last)

@@ -196,7 +196,7 @@ def vpow(x, y):
     is_whole = (bounded + ROUND) - ROUND == bounded
     half = 0.5 * bounded
     is_odd = (half + ROUND) - ROUND != half
-    negative = -value if is_odd else value
+    negative = -value if is_whole & is_odd else value
     negative = negative if is_whole or size == INFINITY else NAN
     value = negative if x < 0.0 else value
     value = x + y if x != x or y != y else value
@@ -205,7 +205,7 @@ def vpow(x, y):
 
 @njit(forceinline=True, error_model="numpy", fastmath=False)
 def rough_inverse_fifth_root(x):
-    """Return x**(-1/5) of a positive normal number within 6 %, by arithmetic on its exponent bits.
+    """Return x**(-1/5) of a positive normal number within 8 %, by arithmetic on its exponent bits.
 
     Parameters
     ----------

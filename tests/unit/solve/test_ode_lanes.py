@@ -168,7 +168,7 @@ def test_engine_solves_robertson_when_rates_span_eleven_orders_of_magnitude():
 
 
 def test_factorization_without_pivoting_holds_when_the_jacobian_has_positive_cycles():
-    """dy/dt = K y: the entries beside the diagonal feed each other around, the diagonal is zero or positive."""
+    """dy/dt = K y: entries beside the diagonal feed each other around, the diagonal is zero or positive."""
     K = np.array([[0.0, 3.0, 0.0], [0.0, 0.5, 4.0], [5.0, 0.0, 0.0]])
 
     def cycle(t, y, p):
@@ -442,7 +442,7 @@ def test_source_is_readable_when_shown(oral_engine):
 
 @pytest.mark.parametrize("method", ["rodas5p", "tsit5"])
 def test_generated_step_is_simd_code(method):
-    """Multiplications of single doubles would mean that LLVM gave up vectorizing: a silent factor of three."""
+    """Multiplications of single doubles would mean that LLVM gave up vectorizing: a silent loss of 3x."""
     built = engine(saturable, SATURABLE, (lambda t, y, p: y.central,), method=method)
     # Numba can only inspect what it has compiled itself in this process.
     text = built.source.replace("cache=True", "cache=False")

@@ -43,7 +43,7 @@ from amortnlme.solve.untraced_step import (
 
 # Values of amortnlme.core.status.SolveStatus; typed, because Numba compiles again for every literal.
 OK, MAX_STEPS, NON_FINITE, STEP_UNDERFLOW, NO_STEADY_STATE, INVALID_ENTRY = (np.int64(i) for i in range(6))
-NEVER = np.int64(0)
+NEVER, NO, YES = np.int64(0), np.bool_(False), np.bool_(True)
 # Searching for a steady state: periods simulated first, trials of Newton's method, its relative step, what
 # counts as zero relative to the trial before, and how many tolerances the noise of the solver may reach.
 SETTLING_PERIODS = 3
@@ -86,7 +86,7 @@ class Batch(NamedTuple):
     max_steps: int
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def first_step(model, t, target, p, w, batch):
     """Guess a first step from the sizes of state and slope (Hairer, Norsett and Wanner, II.4).
 
@@ -119,7 +119,7 @@ def first_step(model, t, target, p, w, batch):
     return min(h, 0.1 * (target - t))
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def advance(model, t, target, steps, p, w, batch, row, first, last, out):
     """Integrate to a time and record the events first..last-1, observations, on the way.
 
@@ -150,7 +150,7 @@ def advance(model, t, target, steps, p, w, batch, row, first, last, out):
     if not t < target:
         return steps, OK
     h = first_step(model, t, target, p, w, batch)
-    rejected = False
+    rejected = NO
     while t < target:
         remaining = target - t
         length = h
@@ -177,16 +177,16 @@ def advance(model, t, target, steps, p, w, batch, row, first, last, out):
             t = after
             factor = min(8.0, max(0.2, 0.9 * max(error, 1e-10) ** -0.2))
             h = length * (min(factor, 1.0) if rejected else factor)
-            rejected = False
+            rejected = NO
         else:
             h = length * max(0.1, 0.9 * error**-0.2) if error < 1e300 else 0.1 * length
-            rejected = True
+            rejected = YES
             if not h > 1e-15 * max(abs(t), abs(target)):
                 return steps, STEP_UNDERFLOW if error < math.inf else NON_FINITE
     return steps, OK
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def clear(w):
     """Empty the states and switch off what is running.
 
@@ -200,7 +200,7 @@ def clear(w):
         w[RATE, i] = 0.0
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def follow_regimen(model, k, arrival, span, steps, p, w, batch, row, out):
     """Give a dose of a steady-state regimen and advance by a time up to its interval.
 
@@ -244,7 +244,7 @@ def follow_regimen(model, k, arrival, span, steps, p, w, batch, row, out):
     return steps, status
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def _newton_change(model, k, before, steps, p, w, batch, row, out):
     """Solve (I - dP) change = P(z) - z; z, P(z) and the change are in GUESS, IMAGE and SLOPE."""
     n = w.shape[1]
@@ -270,7 +270,7 @@ def _newton_change(model, k, before, steps, p, w, batch, row, out):
     return steps, OK
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def _newton_step(w, batch):
     """Write GUESS + SLOPE into the state; return the size of the change in units of the tolerance.
 
@@ -294,7 +294,7 @@ def _newton_step(w, batch):
     return gap
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def settle(model, k, arrival, steps, p, w, batch, row, out):
     """Find the state just before a dose of the regimen of event k, given for ever.
 
@@ -348,7 +348,7 @@ def settle(model, k, arrival, steps, p, w, batch, row, out):
     return steps, NO_STEADY_STATE
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
     """Apply a bolus, an infusion start or an infusion end.
 
@@ -396,7 +396,7 @@ def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
     return n_running, steps, OK
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def enter_segment(g, segment, p, batch):
     """Put the covariates of a segment behind the parameters.
 
@@ -412,7 +412,7 @@ def enter_segment(g, segment, p, batch):
         p[d + i] = batch.covariates[g, segment, i]
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", _nrt=False)
 def walk(model, row, p, w, batch, out):
     """Solve one row.
 

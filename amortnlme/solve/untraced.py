@@ -47,7 +47,7 @@ from amortnlme.solve.scalar_walk import walk
 from amortnlme.solve.untraced import driver_signature
 
 
-@njit(driver_signature(), cache=True, nogil=True, error_model="numpy")
+@njit(driver_signature(), cache=True, nogil=True, error_model="numpy", _nrt=False)
 def solve_rows(model, batch, p, w, out, status):
     for row in range(status.shape[0]):
         if status[row] == 0:

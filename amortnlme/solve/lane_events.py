@@ -113,14 +113,14 @@ def proceed(
         _observe_here(v, end, now, W, lane, sizes, times, buffer)
         if land > now:
             W[at.STOP * LANES + v] = land
-            return _set_out(v, W, lane, number, sizes, derivative)
+            return _set_out(v, W, lane, number, sizes, derivative, times)
         if k >= n_stops:
             return at.OK
         status = _apply_stop(
             v, k, W, lane, number, rows, sizes, options, numbers, integers, initial, start, covariates
         )
         if status == at.ON_THE_WAY:
-            return _set_out(v, W, lane, number, sizes, derivative)
+            return _set_out(v, W, lane, number, sizes, derivative, times)
         if status != at.OK:
             return status
 
@@ -139,7 +139,7 @@ def _observe_here(v, end, now, W, lane, sizes, times, buffer):
 
 
 @lane_jit()
-def _set_out(v, W, lane, number, sizes, derivative):
+def _set_out(v, W, lane, number, sizes, derivative, times):
     """Choose the first step towards the stop: as long as after the last such event, else by the slopes."""
     derivative(W, v)
     n, state, slope = sizes[at.N_STATES], sizes[at.STATE], sizes[at.SLOPE]
@@ -163,6 +163,13 @@ def _set_out(v, W, lane, number, sizes, derivative):
             # Hairer, Norsett and Wanner, II.4; an empty system has no size to compare with.
             h = 0.01 * math.sqrt(size / speed) if size > 1e-10 else 0.01 / math.sqrt(speed)
         h = min(h, 0.1 * remaining)
+    q = lane[v, at.NEXT]
+    if q < lane[v, at.END]:
+        gap = times[lane[v, at.DESIGN], q] - W[at.TIME * LANES + v]
+        if gap > 0.0:
+            # What grows from nothing is small within the first step and large at its end, where errors are
+            # controlled: the first observation is no point within it.
+            h = min(h, max(gap, 1e-3 * h))
     W[at.PROPOSED * LANES + v] = h
     W[at.REJECTED * LANES + v] = 0.0
     return at.ON_THE_WAY
@@ -204,7 +211,7 @@ def land(
         status = land_in_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers)
         lane[v, at.KIND] = integers[lane[v, at.LIST], k, table.ACTION] + 1
         if status == at.ON_THE_WAY:
-            return _set_out(v, W, lane, number, sizes, derivative)
+            return _set_out(v, W, lane, number, sizes, derivative, times)
         if status != at.OK:
             return status
         lane[v, at.NEXT_STOP] = k + 1
@@ -213,7 +220,7 @@ def land(
             v, k, W, lane, number, rows, sizes, options, numbers, integers, initial, start, covariates
         )
         if status == at.ON_THE_WAY:
-            return _set_out(v, W, lane, number, sizes, derivative)
+            return _set_out(v, W, lane, number, sizes, derivative, times)
         if status != at.OK:
             return status
     else:

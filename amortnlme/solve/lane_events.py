@@ -162,7 +162,9 @@ def _set_out(v, W, lane, number, sizes, derivative, times):
         if speed > 1e-10:
             # Hairer, Norsett and Wanner, II.4; an empty system has no size to compare with.
             h = 0.01 * math.sqrt(size / speed) if size > 1e-10 else 0.01 / math.sqrt(speed)
-        h = min(h, 0.1 * remaining)
+        # An infusion into an empty system asks for a step of nothing: below 1e-6 of the way the rule knows
+        # no more than the error test, and below the rounding of time no step would arrive.
+        h = max(min(max(h, 1e-6 * remaining), 0.1 * remaining), 1e-12 * abs(W[at.TIME * LANES + v]))
     q = lane[v, at.NEXT]
     if q < lane[v, at.END]:
         gap = times[lane[v, at.DESIGN], q] - W[at.TIME * LANES + v]

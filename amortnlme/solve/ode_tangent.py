@@ -104,7 +104,9 @@ class OdeTangent:
         for_each_chunk(N, task, CHUNK_ROWS)
         failed = status != SolveStatus.OK
         f[failed] = np.nan
-        df[np.isnan(f)] = np.nan
+        missing = np.isnan(f)
+        if missing.any():
+            df[missing] = np.nan
         return f, df, status
 
     def _problem(

@@ -11,7 +11,15 @@ from numba import njit, typeof, types
 
 from amortnlme.solve.schedule import BOLUS, INFUSION_END, INFUSION_START, OBSERVE, RESET
 from amortnlme.solve.tangent_events import give_bolus, switch_infusion, wake
-from amortnlme.solve.tangent_interface import FIELD, OBSERVE_OUTPUT, ROW_SCALE, STEP, inner_kernel, lane_row
+from amortnlme.solve.tangent_interface import (
+    FIELD,
+    OBSERVE_OUTPUT,
+    ROW_SCALE,
+    STEP,
+    WITHOUT_COUNTING,
+    inner_kernel,
+    lane_row,
+)
 from amortnlme.solve.tangent_memory import (
     ACTION,
     DESIGN,
@@ -180,7 +188,7 @@ def compiled_driver() -> Callable[..., None]:
     )
 
     def compiled(signature: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        return njit(signature, cache=True, nogil=True, error_model="numpy")(function)
+        return njit(signature, cache=True, nogil=True, error_model="numpy", **WITHOUT_COUNTING)(function)
 
     integrate_row, give_dose = compiled(integrating, integrate), compiled(steady, give_steady_dose)
     solve = compiled(rows, _solve_rows)

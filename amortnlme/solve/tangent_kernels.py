@@ -69,17 +69,17 @@ def tangent_source(
             "from amortnlme.solve.tangent_interface import FIELD, OBSERVE_OUTPUT, STEP",
             PREAMBLE,
             "",
-            f'@njit(STEP, cache=True, nogil=True, error_model="numpy", fastmath={_STEP_MATH})',
+            _decorator("STEP", _STEP_MATH),
             "def step(t, h, y, p, x, rate, direct, rtol, atol, y_new, dense, w):",
             *emit_tangent_step(VariationalSystem.from_trace(system, sensitive)),
             "",
             "",
-            '@njit(FIELD, cache=True, nogil=True, error_model="numpy")',
+            _decorator("FIELD", "False"),
             "def field(t, y, p, x, f):",
             *_field(system),
             "",
             "",
-            f'@njit(OBSERVE_OUTPUT, cache=True, nogil=True, error_model="numpy", fastmath={_STEP_MATH})',
+            _decorator("OBSERVE_OUTPUT", _STEP_MATH),
             "def observe(output, t, theta, y, p, x, by_parameter, w):",
             *_observe(symbols, outputs, count_lanes(len(sensitive))),
             "",
@@ -106,6 +106,12 @@ def build_tangent_kernels(
     label = f"the system of {', '.join(system.names.states)}"
     module = load_kernels(f"tangent_{states}", tangent_source(system, outputs, sensitive, label))
     return TangentKernels(module.step, module.field, module.observe)
+
+
+def _decorator(signature: str, fastmath: str) -> str:
+    # Nothing is allocated here, so no references need to be counted.
+    options = f'cache=True, nogil=True, error_model="numpy", _nrt=False, fastmath={fastmath}'
+    return f"@njit({signature}, {options})"
 
 
 def _loads(symbols: Symbols, expressions: Sequence[sympy.Expr]) -> list[str]:

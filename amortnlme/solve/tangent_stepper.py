@@ -33,10 +33,10 @@ from amortnlme.solve.tangent_memory import (
     STEPS,
     TIME,
 )
+from amortnlme.solve.vector_math import rough_inverse_fifth_root
 
 # A step is at most so many times as long as the one before, and at least.
 GROWTH, SHRINKAGE, REJECTED_SHRINKAGE, SAFETY = 8.0, 0.2, 0.1, 0.9
-EXPONENT = -0.2
 
 
 @inner_kernel
@@ -183,11 +183,12 @@ def integrate(step, field, observe, problem, work, row, segment, t, target, dire
                 first += 1
             _accept(y, y_new, w, n * lanes)
             t = after
-            factor = min(GROWTH, max(SHRINKAGE, SAFETY * max(error, 1e-10) ** EXPONENT))
+            factor = min(GROWTH, max(SHRINKAGE, SAFETY * rough_inverse_fifth_root(max(error, 1e-10))))
             h *= min(factor, 1.0) if rejected else factor
             rejected = False
         else:
-            h *= max(REJECTED_SHRINKAGE, SAFETY * error**EXPONENT) if error < 1e300 else REJECTED_SHRINKAGE
+            factor = SAFETY * rough_inverse_fifth_root(error) if error < 1e300 else 0.0
+            h *= max(REJECTED_SHRINKAGE, factor)
             rejected = True
             if not h > 1e-15 * max(abs(t), abs(target)):
                 status = STEP_UNDERFLOW if error < math.inf else NON_FINITE

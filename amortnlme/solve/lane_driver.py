@@ -61,6 +61,14 @@ def _observe_between(v, W, lane, sizes, times, block, buffer):
     lane[v, at.NEXT] = np.int64(q)
 
 
+@lane_jit(forceinline=True)
+def _watch(v, W, lane, times):
+    """Say when the lane needs attention: at its next observation, or after the first step behind an event."""
+    q = lane[v, at.NEXT]
+    watch = times[lane[v, at.DESIGN], np.uint64(q)] if q < lane[v, at.END] else math.inf
+    W[at.WATCH * LANES + v] = -math.inf if lane[v, at.KIND] > 0 else watch
+
+
 @lane_jit()
 def _finish(v, status, W, lane, outputs, psi, times, output, at_observations, buffer, f, statuses):
     """Write the outputs of a simulation, and vacate the lane."""
@@ -147,11 +155,12 @@ def run_lanes(
                         v, status, W, lane, outputs, psi, times, output, at_observations, buffer, f, statuses
                     )
                     active -= 1
+                _watch(v, W, lane, times)
         if active == 0:
             break
         step(W, options[at.OPTION_MAX_STEPS])
         for v in range(LANES):
-            if lane[v, at.ROW] == at.NOBODY:
+            if W[at.ATTENTION * LANES + v] == 0.0 or lane[v, at.ROW] == at.NOBODY:
                 continue
             outcome = W[at.OUTCOME * LANES + v]
             status = at.ON_THE_WAY
@@ -171,3 +180,4 @@ def run_lanes(
             if status != at.ON_THE_WAY:
                 _finish(v, status, W, lane, outputs, psi, times, output, at_observations, buffer, f, statuses)
                 active -= 1
+            _watch(v, W, lane, times)

@@ -26,7 +26,9 @@ BEFORE = 8  # where the last step began
 LENGTH = 9  # its length
 RTOL = 10
 ATOL = 11
-N_CLOCK = 12
+WATCH = 12  # time from which on the driver wants to see the lane: of its next observation
+ATTENTION = 13  # whether the driver has to look at the lane after the last step
+N_CLOCK = 14
 
 REJECTED_STEP, ACCEPTED_STEP, LANDED_STEP = 0.0, 1.0, 2.0
 NO_TROUBLE, TOO_MANY_STEPS, TOO_SMALL_STEPS = 0.0, 1.0, 2.0

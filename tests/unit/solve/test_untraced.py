@@ -82,9 +82,10 @@ def test_sensitivities_by_differences_agree_with_exact_ones(compiled, closed_for
     )
     found = compiled.predict_with_sensitivity(PHI, design, weights_of(design))
     exact = closed_form.predict_with_sensitivity(PHI, design, weights_of(design))
-    # Truncation of order step**4 and solutions to 1e-11 divided by a step of 1e-3 stay below 1e-7.
+    # Truncation of order step**4 is negligible; errors of 1e-11 per solution, some of which add up, are
+    # divided by a step of 2.5e-4.
     scale = np.abs(exact.df_dphi).max(axis=1, keepdims=True)
-    assert_allclose(found.df_dphi / (scale + 1e-300), exact.df_dphi / (scale + 1e-300), rtol=0, atol=1e-7)
+    assert_allclose(found.df_dphi / (scale + 1e-300), exact.df_dphi / (scale + 1e-300), rtol=0, atol=3e-7)
     assert_array_equal(found.df_dphi[:, :, 2], 0.0)
 
 

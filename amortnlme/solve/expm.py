@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from amortnlme.solve.lane_jit import lane_jit as kernel
 
 # With the scaled norm at most 1 the first term left out is 1/20! = 4e-19.
 TAYLOR_DEGREE = 19
@@ -14,7 +15,7 @@ MAX_SQUARINGS = 60
 RECIPROCALS = tuple(1.0 / k for k in range(9, 1, -1))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def divided_difference(a: float, b: float, exp_a: float, exp_b: float) -> float:
     """First divided difference of exp at two points, accurate for any gap.
 
@@ -41,7 +42,7 @@ def divided_difference(a: float, b: float, exp_a: float, exp_b: float) -> float:
     return exp_b * total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def divided_difference_with_zero(a: float, b: float) -> float:
     """Second divided difference of exp at a, b and 0, accurate for any gaps.
 
@@ -77,7 +78,7 @@ def divided_difference_with_zero(a: float, b: float) -> float:
     return (upper - lower) / (high - low)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _multiply_add(a, b, size, out):
     for i in range(size):
         for j in range(size):
@@ -87,14 +88,14 @@ def _multiply_add(a, b, size, out):
             out[i, j] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _copy_scaled(source, size, factor, out):
     for i in range(size):
         for j in range(size):
             out[i, j] = source[i, j] * factor
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _taylor(a, da, size, n_derivatives, value, derivative, term, dterm, work):
     """exp(a) and its derivatives by Taylor series; `a` must have a norm of at most about one."""
     _copy_scaled(a, size, 0.0, term)
@@ -122,7 +123,7 @@ def _taylor(a, da, size, n_derivatives, value, derivative, term, dterm, work):
                 value[i, j] += term[i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def expm_frechet(a, da, size, n_derivatives, value, derivative, scratch, dscratch):
     """Matrix exponential and its Frechet derivatives in given directions, by scaling and squaring.
 
@@ -187,7 +188,7 @@ def expm_frechet(a, da, size, n_derivatives, value, derivative, scratch, dscratc
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def solve_in_place(matrix, right):
     """Solve matrix @ x = right.T for several right-hand sides, by elimination with partial pivoting.
 

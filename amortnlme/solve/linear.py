@@ -1,4 +1,4 @@
-"""Linear compartment systems dx/dt = K(psi, covariates) x + input, solved in closed form between events."""
+"""Linear compartment systems dx/dt = K(psi, covariates) x + b(psi, covariates) + doses, in closed form."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import numpy as np
 import sympy
 
 from amortnlme.core.errors import ModelError
+from amortnlme.core.status import SolveStatus
 from amortnlme.solve.eigenbasis import eigenbases
 from amortnlme.solve.entry import Entry
-from amortnlme.solve.linear_kernel import Rates, make_work, propagate
-from amortnlme.solve.schedule import Schedule
+from amortnlme.solve.linear_arrays import Entries, Rates, make_entries
+from amortnlme.solve.linear_kernel import propagate
+from amortnlme.solve.row_schedule import row_events
+from amortnlme.solve.schedule import Events, Schedule
 from amortnlme.solve.solver import AbstractSolver, StateSolution
 from amortnlme.solve.threads import for_each_chunk
 from amortnlme.solve.trace import TracedSystem, compile_numpy
@@ -21,7 +24,7 @@ from amortnlme.solve.trace import TracedSystem, compile_numpy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearSystem:
-    """The rate matrix of a traced linear system as vectorized numpy functions.
+    """Rate matrix and constant inputs of a traced linear system as vectorized numpy functions.
 
     Attributes
     ----------
@@ -29,23 +32,26 @@ class LinearSystem:
         Declared index of each internal state. Internally a state comes after the states that feed it, which
         makes K lower triangular whenever the compartments form no loop.
     is_triangular : bool
+    has_inputs : bool
+        Whether something is produced without states.
     sensitive : tuple of int
-        Columns of psi that occur in K.
+        Columns of psi that occur in K, in the inputs or in the entry.
     """
 
     traced: TracedSystem
     entry: Entry
     order: tuple[int, ...]
     is_triangular: bool
+    has_inputs: bool
     sensitive: tuple[int, ...]
-    _entries: tuple[tuple[int, int], ...]
-    _derivative_entries: tuple[tuple[int, int, int], ...]
+    _cells: tuple[tuple[int, ...], ...]
+    _slope_cells: tuple[tuple[int, ...], ...]
     _values: Callable[..., Sequence[Any]]
-    _derivatives: Callable[..., Sequence[Any]]
+    _slopes: Callable[..., Sequence[Any]]
 
     @classmethod
     def from_trace(cls, traced: TracedSystem, entry: Entry) -> LinearSystem:
-        """Derive rate matrix and derivatives.
+        """Derive rate matrix, inputs and derivatives.
 
         Parameters
         ----------
@@ -59,40 +65,44 @@ class LinearSystem:
         Raises
         ------
         ModelError
-            E_MODEL_NOT_LINEAR when dy/dt is not K y with K free of states and time.
+            E_MODEL_NOT_LINEAR when dy/dt is not K y + b with K and b free of states and time.
         """
         _require_linear(traced)
         K = traced.jacobian
         n = len(K)
         order, is_triangular = _feeding_order([[K[i][j] != 0 for j in range(n)] for i in range(n)])
         internal = {declared: i for i, declared in enumerate(order)}
-        cells = [(i, j) for i in range(n) for j in range(n) if K[i][j] != 0]
-        used = set().union(*(K[i][j].free_symbols for i, j in cells)) if cells else set()
+        # Cells of K have two indices, those of b one.
+        values = [((internal[i], internal[j]), K[i][j]) for i in range(n) for j in range(n) if K[i][j] != 0]
+        inputs = [((internal[i],), b) for i, b in enumerate(traced.inputs) if b != 0]
         parameters = traced.symbols.parameters
-        sensitive = tuple(i for i, symbol in enumerate(parameters) if symbol in used)
+        used = set().union(*(e.free_symbols for _, e in (*values, *inputs)))
+        moving = {i for i, symbol in enumerate(parameters) if symbol in used} | set(entry.moving)
+        sensitive = tuple(sorted(moving))
         slopes = [
-            (q, i, j, slope)
+            ((q, *cell), slope)
+            for cells in (values, inputs)
             for q, column in enumerate(sensitive)
-            for i, j in cells
-            if (slope := sympy.diff(K[i][j], parameters[column])) != 0
+            for cell, value in cells
+            if (slope := sympy.diff(value, parameters[column])) != 0
         ]
-        values = [K[i][j] for i, j in cells]
         return cls(
             traced=traced,
             entry=entry,
             order=order,
             is_triangular=is_triangular,
+            has_inputs=bool(inputs),
             sensitive=sensitive,
-            _entries=tuple((internal[i], internal[j]) for i, j in cells),
-            _derivative_entries=tuple((q, internal[i], internal[j]) for q, i, j, _ in slopes),
-            _values=compile_numpy(traced.symbols, values),
-            _derivatives=compile_numpy(traced.symbols, [slope for *_, slope in slopes]),
+            _cells=tuple(cell for cell, _ in (*values, *inputs)),
+            _slope_cells=tuple(cell for cell, _ in slopes),
+            _values=compile_numpy(traced.symbols, [value for _, value in (*values, *inputs)]),
+            _slopes=compile_numpy(traced.symbols, [slope for _, slope in slopes]),
         )
 
     def rates(
         self, psi: np.ndarray, covariates: np.ndarray, *, derivatives: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluate K and dK/dpsi for many rows, in internal state order.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Evaluate K, b and their derivatives for many rows, in internal state order.
 
         Parameters
         ----------
@@ -106,20 +116,24 @@ class LinearSystem:
         K : ndarray, shape (R, n, n)   [1/time]
         dK : ndarray, shape (R, p, n, n)
             p = len(sensitive), or 0 without derivatives.
+        inputs : ndarray, shape (R, p + 1, n)   [amount/time]
+            b and its derivatives; shape (0, p + 1, n) for a system without inputs.
         """
         R, n = psi.shape[0], len(self.order)
+        p = len(self.sensitive) if derivatives else 0
         K = np.zeros((R, n, n))
-        dK = np.zeros((R, len(self.sensitive) if derivatives else 0, n, n))
-        # K is free of states and time, so their arguments are never used.
+        dK = np.zeros((R, p, n, n))
+        inputs = np.zeros((R if self.has_inputs else 0, p + 1, n))
+        # K and b are free of states and time, so their arguments are never used.
         arguments = (0.0, *(0.0,) * n, *psi.T, *covariates.T)
         with np.errstate(all="ignore"):
-            for (i, j), value in zip(self._entries, self._values(*arguments), strict=True):
-                K[:, i, j] = value
+            for cell, value in zip(self._cells, self._values(*arguments), strict=True):
+                (K if len(cell) == 2 else inputs[:, 0])[:, *cell] = value
             # A function of its own: shared subexpressions would change the rounding of K.
-            slopes = self._derivatives(*arguments) if derivatives else ()
-        for (q, i, j), value in zip(self._derivative_entries if derivatives else (), slopes, strict=True):
-            dK[:, q, i, j] = value
-        return K, dK
+            slopes = self._slopes(*arguments) if derivatives else ()
+        for (q, *cell), slope in zip(self._slope_cells if derivatives else (), slopes, strict=True):
+            (dK[:, q] if len(cell) == 2 else inputs[:, q + 1])[:, *cell] = slope
+        return K, dK, inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,42 +152,66 @@ class LinearSolver(AbstractSolver):
     ) -> StateSolution:
         """Solve every row; see `AbstractSolver.solve`."""
         system = self.system
-        N, n, segments = psi.shape[0], len(system.order), schedule.n_segments
+        N, n = psi.shape[0], len(system.order)
+        sensitive = system.sensitive if sensitivities else ()
         design_index = np.array(design_index, dtype=np.int64)
-        covariates = schedule.segment_covariates[design_index].reshape(N * segments, -1)
-        K, dK = system.rates(np.repeat(psi, segments, axis=0), covariates, derivatives=sensitivities)
-        rates = Rates(K, dK, *eigenbases(K, system.is_triangular))
-        p = dK.shape[1]
-        order = np.array(system.order, dtype=np.int64)
-        position = np.argsort(order)
         x = np.full((N, schedule.n_observations, n), np.nan)
-        s = np.zeros((N, schedule.n_observations, p, n))
+        s = np.zeros((N, schedule.n_observations, len(sensitive), n))
         status = np.zeros(N, dtype=np.int64)
 
+        # By chunks, so that matrices and event lists of a chunk stay in the cache and memory is bounded.
         def task(first: int, last: int) -> None:
-            propagate(
-                first,
-                last,
-                design_index,
-                segments,
-                schedule.events,
-                rates,
-                order,
-                position,
-                make_work(n, p),
-                x,
-                s,
-                status,
+            here = slice(first, last)
+            self._solve_chunk(
+                psi[here], schedule, design_index[here], sensitive, x[here], s[here], status[here]
             )
 
         for_each_chunk(N, task)
-        return StateSolution(
-            x, status, s if sensitivities else None, system.sensitive if sensitivities else ()
+        return StateSolution(x, status, s if sensitivities else None, sensitive)
+
+    def _solve_chunk(
+        self,
+        psi: np.ndarray,
+        schedule: Schedule,
+        design_index: np.ndarray,
+        sensitive: tuple[int, ...],
+        x: np.ndarray,
+        s: np.ndarray,
+        status: np.ndarray,
+    ) -> None:
+        system, segments = self.system, schedule.n_segments
+        R = psi.shape[0] * segments
+        events, list_index, entries, found = self._enter(psi, schedule, design_index, sensitive)
+        covariates = schedule.segment_covariates[design_index].reshape(R, -1)
+        K, dK, inputs = system.rates(
+            psi if segments == 1 else np.repeat(psi, segments, axis=0),
+            covariates,
+            derivatives=bool(sensitive),
         )
+        rates = Rates(K, dK, inputs, *eigenbases(K, system.is_triangular))
+        status[:] = found
+        s[found != SolveStatus.OK] = np.nan
+        order = np.array(system.order, dtype=np.int64)
+        propagate(list_index, segments, events, rates, entries, order, x, s, status)
+
+    def _enter(
+        self, psi: np.ndarray, schedule: Schedule, design_index: np.ndarray, sensitive: tuple[int, ...]
+    ) -> tuple[Events, np.ndarray, Entries, np.ndarray]:
+        """Event lists, their index, entries and status of some rows."""
+        entry = self.system.entry
+        order = np.array(self.system.order, dtype=np.int64)
+        N, p = psi.shape[0], len(sensitive)
+        if entry.is_plain:
+            entries = make_entries(None, order, N, p)
+            return schedule.events, design_index, entries, np.zeros(N, dtype=np.int64)
+        values = entry.evaluate(psi, schedule, design_index, sensitive=sensitive)
+        events, list_index, status = row_events(schedule, design_index, entry, values)
+        entries = make_entries(values, order, N, p, moves_doses=entry.moves_doses)
+        return events, list_index, entries, status
 
 
 def _require_linear(traced: TracedSystem) -> None:
-    if traced.is_linear_constant and all(b == 0 for b in traced.inputs):
+    if traced.is_linear_constant:
         return
     moving = {traced.symbols.time, *traced.symbols.states}
     for name, f, row in zip(traced.names.states, traced.derivatives, traced.jacobian, strict=True):
@@ -184,15 +222,19 @@ def _require_linear(traced: TracedSystem) -> None:
             raise ModelError(
                 "E_MODEL_NOT_LINEAR",
                 f"d{name}/dt = {f} is not linear with constant rates: its rates depend on {culprits[0]!r}. "
-                "LinearCompartments needs dy/dt = K y with K free of states and time.",
+                "LinearCompartments needs dy/dt = K y + b with K and b free of states and time; give it as "
+                "Ode(...).",
             )
-        if sympy.simplify(f.subs({s: 0 for s in traced.symbols.states})) != 0:
-            raise ModelError(
-                "E_MODEL_NOT_LINEAR",
-                f"d{name}/dt = {f} has a part that does not vanish with the states (a constant or "
-                "time-dependent input). LinearCompartments needs dy/dt = K y; give inputs as doses or "
-                "infusions.",
-            )
+    name, f = next(
+        (name, f)
+        for name, f, b in zip(traced.names.states, traced.derivatives, traced.inputs, strict=True)
+        if traced.symbols.time in b.free_symbols
+    )
+    raise ModelError(
+        "E_MODEL_NOT_LINEAR",
+        f"d{name}/dt = {f} has an input that depends on time. LinearCompartments needs dy/dt = K y + b with "
+        "K and b free of states and time; give it as Ode(...), or the input as doses or infusions.",
+    )
 
 
 def _feeding_order(coupled: list[list[bool]]) -> tuple[tuple[int, ...], bool]:

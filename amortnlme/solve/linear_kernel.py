@@ -1,423 +1,208 @@
-"""Event-to-event propagation of dx/dt = K x + r and its sensitivities, compiled once for all models.
-
-Within one covariate segment a row is kept in *basis coordinates* z = W x. With a well-conditioned eigenbasis
-(`modal`) the coordinates decouple; otherwise the basis is the identity and every interval takes a matrix
-exponential.
-"""
+"""Event-to-event propagation of dx/dt = K x + b + r and its sensitivities, compiled once for all models."""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import typeof, types
 
-from amortnlme.solve.expm import (
-    divided_difference,
-    divided_difference_with_zero,
-    expm_frechet,
-    solve_in_place,
+from amortnlme.core.status import SolveStatus
+from amortnlme.solve.lane_jit import lane_jit as kernel
+from amortnlme.solve.linear_advance import (
+    advance,
+    advance_slopes,
+    apply_basis,
+    mode_slopes,
+    response,
 )
-from amortnlme.solve.schedule import BOLUS, INFUSION_END, INFUSION_START, OBSERVE, RESET
+from amortnlme.solve.linear_arrays import Entries, Rates, Regimen, make_entries, make_work
+from amortnlme.solve.linear_steady import steady_state
+from amortnlme.solve.schedule import (
+    BOLUS,
+    INFUSION_END,
+    INFUSION_START,
+    NEW_SEGMENT,
+    OBSERVE,
+    RESET,
+    Events,
+    copies_running,
+    empty_events,
+)
 
-STATUS_OK = 0
-STATUS_NON_FINITE = 2
-
-
-class Rates(NamedTuple):
-    """Rate matrices and their eigenbases, one per row and covariate segment (R = rows x segments).
-
-    Attributes
-    ----------
-    K : ndarray, shape (R, n, n)   [1/time]
-    dK : ndarray, shape (R, p, n, n)
-        Derivatives with respect to the p parameters that enter the rates.
-    eigenvalues : ndarray, shape (R, n)   [1/time]
-    V, W : ndarray, shape (R, n, n)
-        Eigenvectors and their inverse; identities where `modal` is 0.
-    modal : ndarray of int, shape (R,)
-    """
-
-    K: np.ndarray
-    dK: np.ndarray
-    eigenvalues: np.ndarray
-    V: np.ndarray
-    W: np.ndarray
-    modal: np.ndarray
+OK = int(SolveStatus.OK)
+NON_FINITE = int(SolveStatus.NON_FINITE)
+NO_STEADY_STATE = int(SolveStatus.NO_STEADY_STATE)
 
 
-class Work(NamedTuple):
-    """Scratch memory of one thread; `z`, `S`, `rate` are state, sensitivities and running input."""
-
-    z: np.ndarray
-    S: np.ndarray
-    rate: np.ndarray
-    u: np.ndarray
-    A: np.ndarray
-    e: np.ndarray
-    z0: np.ndarray
-    S0: np.ndarray
-    right: np.ndarray
-    small: np.ndarray
-    big: np.ndarray
-    dbig: np.ndarray
-
-
-def make_work(n: int, p: int) -> Work:
-    """Allocate the scratch memory of one thread.
-
-    Parameters
-    ----------
-    n, p : int
-        Number of states and of rate parameters.
-
-    Returns
-    -------
-    Work
-    """
-    return Work(
-        z=np.zeros(n),
-        S=np.zeros((p, n)),
-        rate=np.zeros(n),
-        u=np.zeros(n),
-        A=np.zeros((p, n, n)),
-        e=np.zeros(n),
-        z0=np.zeros(n),
-        S0=np.zeros((p, n)),
-        right=np.zeros((p + 1, n)),
-        small=np.zeros((n, n)),
-        big=np.zeros((4, n + 1, n + 1)),
-        dbig=np.zeros((3, p, n + 1, n + 1)),
-    )
-
-
-# Hot functions take plain arrays: extracting an array from a named tuple counts references at every use.
 # Literal arguments are wrapped (np.int64(0), np.bool_(False)), because Numba compiles a function again for
 # each literal.
-@njit(cache=True, nogil=True, error_model="numpy")
-def _apply(matrix, vector, scratch):
-    """Overwrite vector with matrix @ vector."""
-    n = vector.shape[0]
-    for i in range(n):
-        total = 0.0
-        for j in range(n):
-            total += matrix[i, j] * vector[j]
-        scratch[i] = total
-    for i in range(n):
-        vector[i] = scratch[i]
+@kernel
+def _clear_rows(rows):
+    for q in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            rows[q, i] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _modal_sensitivity(eigenvalues, r, dt, has_input, z, S, u, A, e):
-    """S_i <- e_i S_i + sum_j A_ij (exp[l_i, l_j] z_j + exp[l_i, l_j, 0] u_j), before z is advanced."""
-    n = z.shape[0]
-    p = S.shape[0]
-    for q in range(p):
-        for i in range(n):
-            S[q, i] *= e[i]
-    for i in range(n):
-        a = eigenvalues[r, i] * dt
-        for j in range(i + 1):
-            b = eigenvalues[r, j] * dt
-            first = dt * divided_difference(a, b, e[i], e[j])
-            to_i = first * z[j]
-            to_j = first * z[i]
-            if has_input:
-                second = dt * dt * divided_difference_with_zero(a, b)
-                to_i += second * u[j]
-                to_j += second * u[i]
-            for q in range(p):
-                S[q, i] += A[q, i, j] * to_i
-            if i != j:
-                for q in range(p):
-                    S[q, j] += A[q, j, i] * to_j
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _advance_modal(eigenvalues, r, dt, has_input, z, S, u, A, e):
-    n = z.shape[0]
-    for i in range(n):
-        e[i] = math.exp(eigenvalues[r, i] * dt)
-    if S.shape[0] > 0:
-        _modal_sensitivity(eigenvalues, r, dt, has_input, z, S, u, A, e)
-    for i in range(n):
-        z[i] *= e[i]
-        if has_input:
-            a = eigenvalues[r, i] * dt
-            z[i] += u[i] * (dt * math.expm1(a) / a if a != 0.0 else dt)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _advance_full(K, dK, dt, has_input, work):
-    """One interval by the exponential of [[K, u], [0, 0]], whose last column carries the constant input."""
-    n = work.z.shape[0]
-    p = work.S.shape[0]
-    size = n + 1 if has_input else n
-    a = work.big[0]
-    da = work.dbig[0]
-    for i in range(size):
-        for j in range(size):
-            inside = i < n and j < n
-            a[i, j] = K[i, j] * dt if inside else (work.u[i] * dt if i < n else 0.0)
-            for q in range(p):
-                da[q, i, j] = dK[q, i, j] * dt if inside else 0.0
-    value = work.big[1]
-    derivative = work.dbig[1]
-    if not expm_frechet(a, da, size, p, value, derivative, work.big[2:], work.dbig[2]):
-        for i in range(n):
-            work.z[i] = math.nan
-        return
-    for q in range(p):
-        _apply(value, work.S[q], work.e)
-        for i in range(n):
-            for j in range(n):
-                work.S[q, i] += derivative[q, i, j] * work.z[j]
-            if has_input:
-                work.S[q, i] += derivative[q, i, n]
-    _apply(value, work.z, work.e)
-    if has_input:
-        for i in range(n):
-            work.z[i] += value[i, n]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _advance(rates, r, dt, has_input, work):
-    """Advance z and S by dt under the constant input u (all in basis coordinates)."""
-    if dt == 0.0:
-        return
-    if rates.modal[r]:
-        _advance_modal(rates.eigenvalues, r, dt, has_input, work.z, work.S, work.u, work.A, work.e)
-    else:
-        _advance_full(rates.K[r], rates.dK[r], dt, has_input, work)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _leave_basis(rates, r, work):
-    _apply(rates.V[r], work.z, work.e)
-    for q in range(work.S.shape[0]):
-        _apply(rates.V[r], work.S[q], work.e)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _enter_basis(rates, r, work):
-    """Take z and S from state to basis coordinates and prepare A = W dK V."""
-    n = work.z.shape[0]
-    V = rates.V[r]
-    W = rates.W[r]
-    _apply(W, work.z, work.e)
-    for q in range(work.S.shape[0]):
-        _apply(W, work.S[q], work.e)
-        if rates.modal[r]:
-            dK = rates.dK[r, q]
-            for i in range(n):
-                for j in range(n):
-                    total = 0.0
-                    for k in range(n):
-                        total += dK[i, k] * V[k, j]
-                    work.small[i, j] = total
-            for i in range(n):
-                for j in range(n):
-                    total = 0.0
-                    for k in range(n):
-                        total += W[i, k] * work.small[k, j]
-                    work.A[q, i, j] = total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _change_basis(rates, old, new, work):
-    if old >= 0:
-        _leave_basis(rates, old, work)
-    _enter_basis(rates, new, work)
-    _refresh_input(rates, new, work)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _clear(z, S, u, rate):
-    """Empty the system and switch off what is running."""
-    for i in range(z.shape[0]):
-        z[i] = 0.0
-        u[i] = 0.0
-        rate[i] = 0.0
-        for q in range(S.shape[0]):
-            S[q, i] = 0.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _set_input(rates, r, compartment, rate, work):
-    """Write the input u of one compartment in basis coordinates."""
-    for i in range(work.u.shape[0]):
-        work.u[i] = rates.W[r, i, compartment] * rate
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _refresh_input(rates, r, work):
-    for i in range(work.u.shape[0]):
-        total = 0.0
-        for j in range(work.u.shape[0]):
-            total += rates.W[r, i, j] * work.rate[j]
-        work.u[i] = total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _steady_state(rates, r, events, g, e, compartment, work):
-    """Leave in z and S the state just before a dose of an endlessly repeated regimen.
-
-    One period maps x to E x + q, with q the response to the regimen from rest; the fixed point is (I - E)^-1
-    q, and its derivative (I - E)^-1 (dq + dE x).
-    """
-    n = work.z.shape[0]
-    p = work.S.shape[0]
-    period = events.ii[g, e]
-    idle = np.bool_(False)
-    one = np.int64(1)
-    amount = events.amount[g, e]
-    _clear(work.z, work.S, work.u, work.right[0])
-    if events.action[g, e] == BOLUS:
+    """U <- W (rate + b) with derivatives."""
+    W, inputs, rate, U = rates.W, rates.inputs, work.rate, work.U
+    n = U.shape[1]
+    for q in range(U.shape[0]):
         for i in range(n):
-            work.z[i] = rates.W[r, i, compartment] * amount
-        _advance(rates, r, period, idle, work)
-    else:
-        running = events.running[g, e]
-        first = events.duration[g, e] - running * period
-        _set_input(rates, r, compartment, amount * (running + 1), work)
-        _advance(rates, r, first, np.bool_(True), work)
-        _set_input(rates, r, compartment, amount * running, work)
-        _advance(rates, r, period - first, running > 0, work)
-    right = work.right
-    for i in range(n):
-        right[0, i] = work.z[i]
-        for q in range(p):
-            right[q + 1, i] = work.S[q, i]
-            work.S[q, i] = 0.0
-    _solve_period(rates, r, period, one - 1, one, work)
-    for i in range(n):
-        work.z[i] = right[0, i]
-    if p > 0:
-        _advance(rates, r, period, idle, work)
-        for q in range(p):
-            for i in range(n):
-                right[q + 1, i] += work.S[q, i]
-        _solve_period(rates, r, period, one, p + 1, work)
-        for i in range(n):
-            work.z[i] = right[0, i]
-            for q in range(p):
-                work.S[q, i] = right[q + 1, i]
+            total = 0.0
+            for j in range(n):
+                total += W[r, i, j] * (rate[q, j] + inputs[r, q, j] if inputs.shape[0] > 0 else rate[q, j])
+            U[q, i] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _solve_period(rates, r, period, first, last, work):
-    """right[first:last] <- (I - E)^-1 right[first:last] with E the propagator over one period."""
-    n = work.z.shape[0]
+@kernel
+def _enter_basis(rates, r, work):
+    """Take a row from state to basis coordinates and prepare what its advances need."""
+    apply_basis(rates.W, r, work.X, work.scratch)
     if rates.modal[r]:
-        for k in range(first, last):
-            for i in range(n):
-                # An idle mode that never decays stays idle; a fed one has no steady state and becomes
-                # infinite.
-                if work.right[k, i] != 0.0:
-                    work.right[k, i] /= -math.expm1(rates.eigenvalues[r, i] * period)
-        return
-    a = work.big[0]
-    for i in range(n):
-        for j in range(n):
-            a[i, j] = rates.K[r, i, j] * period
-    value = work.big[1]
-    if not expm_frechet(a, work.dbig[0], n, np.int64(0), value, work.dbig[1], work.big[2:], work.dbig[2]):
-        for k in range(first, last):
-            for i in range(n):
-                work.right[k, i] = math.nan
-        return
-    for i in range(n):
-        for j in range(n):
-            work.small[i, j] = (1.0 if i == j else 0.0) - value[i, j]
-    solve_in_place(work.small, work.right[first:last])
+        mode_slopes(rates.W, rates.dK, rates.V, r, work.A, work.small)
+    _refresh_input(rates, r, work)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _dose(rates, r, events, g, e, compartment, n_running, work):
-    """Apply a bolus, an infusion start or an infusion end; return the number of running infusions."""
-    n = work.z.shape[0]
-    action = events.action[g, e]
-    amount = events.amount[g, e]
-    ss = events.ss[g, e]
-    if action == INFUSION_END:
-        n_running -= 1
-        work.rate[compartment] -= amount
+@kernel
+def _begin(rates, r, entries, row, work):
+    """Put the initial state and switch off what is running."""
+    X, initial = work.X, entries.initial
+    _clear_rows(work.rate)
+    _clear_rows(work.U)
+    for q in range(X.shape[0]):
+        for i in range(X.shape[1]):
+            X[q, i] = initial[row, q, i] if initial.shape[0] > 0 else 0.0
+    if initial.shape[0] > 0 or rates.inputs.shape[0] > 0 or X.shape[0] > 1:
+        _enter_basis(rates, r, work)
+
+
+@kernel
+def _change_basis(rates, old, new, work):
+    """Take a row from one basis to another."""
+    apply_basis(rates.V, old, work.X, work.scratch)
+    _enter_basis(rates, new, work)
+
+
+@kernel
+def _add_flow(rates, r, factors, work):
+    """S_q <- S_q + f factors_q, with f = K x + u the flow: added before a moving event, taken after."""
+    X, U = work.X, work.U
+    n = X.shape[1]
+    for i in range(n):
+        f = U[0, i]
+        if rates.modal[r]:
+            f += rates.eigenvalues[r, i] * X[0, i]
+        else:
+            for j in range(n):
+                f += rates.K[r, i, j] * X[0, j]
+        for q in range(factors.shape[0]):
+            X[q + 1, i] += f * factors[q]
+
+
+@kernel
+def _dose(rates, r, entries, events, g, k, row, into, n_running, is_moving, work, advance, steady_state):
+    """Apply a dose or an infusion end; return the number of running infusions, -1 without a steady state.
+
+    At an event whose time tau depends on parameters S+ = S- + (f- - f+) dtau/dp + d(jump)/dp.
+    """
+    X, rate = work.X, work.rate
+    p, n = X.shape[0] - 1, X.shape[1]
+    action, amount, ss = events.action[g, k], events.amount[g, k], events.ss[g, k]
+    lag_slopes, fraction_slopes, segment = (
+        entries.lag_slopes,
+        entries.fraction_slopes,
+        events.dose_segment[g, k],
+    )
+    slopes, shift = work.amount_slopes, work.phase_slopes
+    moves = fraction_slopes.shape[0] > 0
+    for q in range(p):
+        slopes[q] = fraction_slopes[row, segment, q, into] * events.recorded[g, k] if moves else 0.0
+        shift[q] = -lag_slopes[row, segment, q, into] if moves else 0.0
+    if ss > 0:
+        n_running = _enter_steady_state(
+            rates, r, events, g, k, into, n_running, moves, work, advance, steady_state
+        )
+        if n_running < 0 or moves:
+            return n_running
+    shifts = moves and is_moving and p > 0
+    if shifts:
+        for q in range(p):
+            shift[q] = -shift[q]
+        _add_flow(rates, r, shift, work)
+    if action == BOLUS:
+        for q in range(p + 1):
+            given = amount if q == 0 else slopes[q - 1]
+            for i in range(n):
+                X[q, i] += rates.W[r, i, into] * given
+    else:
+        copies = -1 if action == INFUSION_END else events.running[g, k] + 1
+        n_running += copies
+        for q in range(p + 1):
+            rate[q, into] += (amount if q == 0 else slopes[q - 1]) * copies
         if n_running == 0:
             # Differences of rates leave rounding residues, which must not drip on.
-            for i in range(n):
-                work.rate[i] = 0.0
+            _clear_rows(rate)
         _refresh_input(rates, r, work)
-        return n_running
-    if ss > 0:
-        if ss == 1:
-            _clear(work.z, work.S, work.u, work.rate)
-            n_running = np.int64(0)
-        for i in range(n):
-            work.z0[i] = work.z[i]
-            for q in range(work.S.shape[0]):
-                work.S0[q, i] = work.S[q, i]
-        _steady_state(rates, r, events, g, e, compartment, work)
-        for i in range(n):
-            work.z[i] += work.z0[i]
-            for q in range(work.S.shape[0]):
-                work.S[q, i] += work.S0[q, i]
-    if action == BOLUS:
-        for i in range(n):
-            work.z[i] += rates.W[r, i, compartment] * amount
-    else:
-        copies = events.running[g, e] + 1
+    if shifts:
+        for q in range(p):
+            shift[q] = -shift[q]
+        _add_flow(rates, r, shift, work)
+    return n_running
+
+
+@kernel
+def _enter_steady_state(rates, r, events, g, k, into, n_running, moves, work, advance, steady_state):
+    """Put the row into (ss = 1), or add (ss = 2), a steady state; as `_dose`.
+
+    Where doses move the regimen's last arrival and its infusions are in, else the dose is still to come.
+    """
+    X, rate, P = work.X, work.rate, work.periodic
+    p = X.shape[0] - 1
+    into_rest = events.ss[g, k] == 1
+    is_bolus = events.action[g, k] == BOLUS
+    regimen = Regimen(
+        is_bolus,
+        moves,
+        into_rest and rates.inputs.shape[0] > 0,
+        into,
+        events.running[g, k],
+        events.amount[g, k],
+        events.ii[g, k],
+        events.duration[g, k],
+        events.phase[g, k],
+    )
+    if not steady_state(rates, r, regimen, work, advance):
+        return np.int64(-1)
+    if into_rest:
+        _clear_rows(X)
+        _clear_rows(rate)
+        n_running = np.int64(0)
+    for q in range(p + 1):
+        for i in range(X.shape[1]):
+            X[q, i] += P[q, i]
+    if moves and not is_bolus:
+        copies = copies_running(regimen.duration, regimen.period, regimen.phase)
         n_running += copies
-        work.rate[compartment] += amount * copies
+        for q in range(p + 1):
+            rate[q, into] += (regimen.amount if q == 0 else work.amount_slopes[q - 1]) * copies
     _refresh_input(rates, r, work)
     return n_running
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _observe(V, r, order, z, S, row, slot, x, s):
-    """Write state and sensitivities in declaration order; return whether all are finite."""
-    n = z.shape[0]
-    checksum = 0.0
-    for i in range(n):
-        total = 0.0
-        for j in range(n):
-            total += V[r, i, j] * z[j]
-        x[row, slot, order[i]] = total
-        checksum += total * 0.0
-    for q in range(S.shape[0]):
-        for i in range(n):
-            total = 0.0
-            for j in range(n):
-                total += V[r, i, j] * S[q, j]
-            s[row, slot, q, order[i]] = total
-            checksum += total * 0.0
-    return checksum == 0.0
+@kernel
+def _run(
+    k, g, row, r, n_segments, clock, may_advance, has_input, has_input_slopes, only_plain, events, rates,
+    work, order, position, x, s,
+):  # fmt: skip
+    """Work through events from k on while they are frequent ones: advances by modes, observations, boluses.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def propagate(first, last, design_index, n_segments, events, rates, order, position, work, x, s, status):
-    """Solve the rows first..last-1.
-
-    Parameters
-    ----------
-    first, last : int
-    design_index : ndarray of int, shape (N,)
-        Design of each row.
-    n_segments : int
-        Row i uses the rates i * n_segments + segment.
-    events : Events
-    rates : Rates
-        In internal state order.
-    order, position : ndarray of int, shape (n,)
-        Declared index of each internal state, and the inverse.
-    work : Work
-    x : ndarray, shape (N, m, n)
-        Receives the states at the observations, in declared order; columns a design does not have are
-        untouched.
-    s : ndarray, shape (N, m, p, n)
-        Receives dx/d(rate parameter).
-    status : ndarray of int, shape (N,)
-        Receives 0, or 2 for a row with a non-finite state.
+    Returns the first event left over, the time reached, and whether all that was observed is finite.
     """
     time, action, slot, segment, count = (
         events.time,
@@ -427,35 +212,244 @@ def propagate(first, last, design_index, n_segments, events, rates, order, posit
         events.n_events,
     )
     compartment, amount, ss = events.compartment, events.amount, events.ss
-    eigenvalues, V, W, modal = rates.eigenvalues, rates.V, rates.W, rates.modal
-    z, S, u, A, e = work.z, work.S, work.u, work.A, work.e
-    for row in range(first, last):
-        g = design_index[row]
-        _clear(z, S, u, work.rate)
-        n_running = np.int64(0)
-        r = np.int64(-1)
-        finite = True
-        for k in range(count[g]):
-            what = action[g, k]
-            dt = time[g, k] - time[g, k - 1] if k > 0 else 0.0
-            if what == RESET:
-                _clear(z, S, u, work.rate)
-                n_running = np.int64(0)
-            elif dt > 0.0:
-                if modal[r]:
-                    _advance_modal(eigenvalues, r, dt, n_running > 0, z, S, u, A, e)
-                else:
-                    _advance(rates, r, dt, n_running > 0, work)
-            wanted = row * n_segments + segment[g, k]
-            if wanted != r:
-                _change_basis(rates, r, wanted, work)
-                r = wanted
-            if what == OBSERVE:
-                finite = _observe(V, r, order, z, S, row, slot[g, k], x, s) and finite
-            elif what == BOLUS and ss[g, k] == 0:
-                into = position[compartment[g, k]]
-                for i in range(z.shape[0]):
-                    z[i] += W[r, i, into] * amount[g, k]
-            elif what in (BOLUS, INFUSION_START, INFUSION_END):
-                n_running = _dose(rates, r, events, g, k, position[compartment[g, k]], n_running, work)
-        status[row] = STATUS_OK if finite else STATUS_NON_FINITE
+    eigenvalues, V, W, X, U, e = rates.eigenvalues, rates.V, rates.W, work.X, work.U, work.e
+    n = X.shape[1]
+    checksum = 0.0
+    last_dt = -1.0
+    while k < count[g]:
+        what = action[g, k]
+        dt = time[g, k] - clock
+        frequent = what in (OBSERVE, NEW_SEGMENT) or (what == BOLUS and ss[g, k] == 0 and only_plain)
+        if not frequent or row * n_segments + segment[g, k] != r or (dt > 0.0 and not may_advance):
+            break
+        clock = time[g, k]
+        if dt > 0.0:
+            if dt != last_dt:
+                for i in range(n):
+                    e[i] = math.exp(eigenvalues[r, i] * dt)
+                last_dt = dt
+            if X.shape[0] > 1:
+                advance_slopes(eigenvalues, r, dt, has_input, has_input_slopes, X, U, work.A, e)
+            for i in range(n):
+                X[0, i] *= e[i]
+                if has_input:
+                    X[0, i] += U[0, i] * response(eigenvalues[r, i], dt)
+        if what == OBSERVE:
+            for i in range(n):
+                total = 0.0
+                for j in range(n):
+                    total += V[r, i, j] * X[0, j]
+                x[row, slot[g, k], order[i]] = total
+                checksum += total * 0.0
+            for q in range(s.shape[2]):
+                for i in range(n):
+                    total = 0.0
+                    for j in range(n):
+                        total += V[r, i, j] * X[q + 1, j]
+                    s[row, slot[g, k], q, order[i]] = total
+                    checksum += total * 0.0
+        elif what == BOLUS:
+            for i in range(n):
+                X[0, i] += W[r, i, position[compartment[g, k]]] * amount[g, k]
+        k += 1
+    return k, clock, checksum == 0.0
+
+
+@kernel
+def _negate(table, row, out):
+    for q in range(out.shape[0]):
+        out[q] = -table[row, q]
+
+
+@kernel
+def _give_up(row, k, g, events, s):
+    """Mark the sensitivities from event k on; x is not a number wherever nothing was written."""
+    for later in range(k, events.n_events[g]):
+        if events.action[g, later] == OBSERVE:
+            for q in range(s.shape[2]):
+                for i in range(s.shape[3]):
+                    s[row, events.slot[g, later], q, i] = math.nan
+
+
+@kernel(forceinline=True)
+def _solve_row(
+    row, g, n_segments, events, rates, entries, order, position, work, x, s,
+    advance, begin, change_basis, add_flow, dose, steady_state,
+):  # fmt: skip
+    """Solve one row: runs of frequent events, and between them one event of any kind at a time."""
+    time, action, segment, ss, start = (
+        events.time,
+        events.action,
+        events.segment,
+        events.ss,
+        entries.start[row],
+    )
+    has_base = rates.inputs.shape[0] > 0
+    only_plain = entries.fraction_slopes.shape[0] == 0 or s.shape[2] == 0
+    r = row * n_segments + segment[g, 0]
+    begin(rates, r, entries, row, work)
+    n_running = np.int64(0)
+    finite = True
+    is_moving = start == -math.inf
+    # States that started before the first record have moved by then.
+    clock = start if -math.inf < start < time[g, 0] else time[g, 0]
+    k = np.int64(0)
+    while True:
+        k, clock, is_finite = _run(
+            k, g, row, r, n_segments, clock, is_moving and rates.modal[r] == 1, n_running > 0 or has_base,
+            has_base or not only_plain, only_plain, events, rates, work, order, position, x, s,
+        )  # fmt: skip
+        finite = finite and is_finite
+        if k == events.n_events[g]:
+            break
+        what = action[g, k]
+        if what == RESET:
+            begin(rates, r, entries, row, work)
+            n_running = np.int64(0)
+            is_moving = start <= time[g, k]
+        elif is_moving:
+            advance(rates, r, time[g, k] - clock, n_running > 0 or has_base, work.X, work.U, work)
+        elif time[g, k] > start:
+            _negate(entries.d_start, row, work.phase_slopes)  # S(start) = dy0/dp - f dstart/dp
+            add_flow(rates, r, work.phase_slopes, work)
+            is_moving = True
+            advance(rates, r, time[g, k] - start, n_running > 0 or has_base, work.X, work.U, work)
+        clock = time[g, k]
+        if row * n_segments + segment[g, k] != r:
+            change_basis(rates, r, row * n_segments + segment[g, k], work)
+            r = row * n_segments + segment[g, k]
+        is_dose = what in (INFUSION_START, INFUSION_END) or (
+            what == BOLUS and (ss[g, k] > 0 or not only_plain)
+        )
+        if is_dose:
+            n_running = dose(
+                rates, r, entries, events, g, k, row, position[events.compartment[g, k]], n_running,
+                is_moving, work, advance, steady_state,
+            )  # fmt: skip
+            if n_running < 0:
+                _give_up(row, k, g, events, s)
+                return NO_STEADY_STATE
+        # What is left is a frequent event, which now takes no time.
+        if is_dose or what == RESET:
+            k += 1
+    return OK if finite else NON_FINITE
+
+
+def _propagate(
+    list_index, n_segments, events, rates, entries, order, position, work, x, s, status,
+    advance, begin, change_basis, add_flow, dose, steady_state,
+):  # fmt: skip
+    for row in range(list_index.shape[0]):
+        g = list_index[row]
+        if status[row] == OK and events.n_events[g] > 0:
+            status[row] = _solve_row(
+                row, g, n_segments, events, rates, entries, order, position, work, x, s,
+                advance, begin, change_basis, add_flow, dose, steady_state,
+            )  # fmt: skip
+
+
+def _signatures() -> dict[Callable[..., Any], Any]:
+    """Types of the functions that `propagate` reaches through pointers, in the order of its arguments."""
+    one, two, three = np.zeros((1, 1)), np.zeros((1, 1, 1)), np.zeros((1, 1, 1, 1))
+    rates = typeof(Rates(two, three, two, one, two, two, np.zeros(1, dtype=np.int64)))
+    events = typeof(empty_events((1, 1)))
+    entries = typeof(make_entries(None, np.zeros(1, dtype=np.int64), 1, 0))
+    work = typeof(make_work(1, 0))
+    regimen = typeof(Regimen(True, True, True, 0, 0, 0.0, 0.0, 0.0, 0.0))
+    i, f, b, matrix = types.int64, types.float64, types.boolean, types.float64[:, ::1]
+    full = types.void(rates, i, f, b, matrix, matrix, work)
+    steady = b(rates, i, regimen, work, types.FunctionType(full))
+    pointers = {
+        advance: full,
+        _begin: types.void(rates, i, entries, i, work),
+        _change_basis: types.void(rates, i, i, work),
+        _add_flow: types.void(rates, i, types.float64[::1], work),
+        _dose: i(
+            rates,
+            i,
+            entries,
+            events,
+            i,
+            i,
+            i,
+            i,
+            i,
+            b,
+            work,
+            types.FunctionType(full),
+            types.FunctionType(steady),
+        ),
+        steady_state: steady,
+    }
+    ones, x = types.int64[::1], types.float64[:, :, ::1]
+    s = types.float64[:, :, :, ::1]
+    pointers[_propagate] = types.void(
+        ones,
+        i,
+        events,
+        rates,
+        entries,
+        ones,
+        ones,
+        work,
+        x,
+        s,
+        ones,
+        *map(types.FunctionType, pointers.values()),
+    )
+    return pointers
+
+
+@functools.cache
+def _compiled() -> tuple[Callable[..., Any], ...]:
+    """Compile the pointed-to functions and the driver, or load them from the cache.
+
+    Linked as ordinary callees they would be compiled again inside every caller.
+    """
+    signatures = _signatures()
+    return tuple(
+        kernel(signature)(getattr(function, "py_func", function))
+        for function, signature in signatures.items()
+    )
+
+
+def propagate(
+    list_index: np.ndarray,
+    n_segments: int,
+    events: Events,
+    rates: Rates,
+    entries: Entries,
+    order: np.ndarray,
+    x: np.ndarray,
+    s: np.ndarray,
+    status: np.ndarray,
+) -> None:
+    """Solve the rows of a batch whose status is OK.
+
+    Parameters
+    ----------
+    list_index : ndarray of int, shape (N,)
+        Event list of each row.
+    n_segments : int
+        Row i uses the rates i * n_segments + segment.
+    events : Events
+    rates : Rates
+        In internal state order.
+    entries : Entries
+        In internal state order.
+    order : ndarray of int, shape (n,)
+        Declared index of each internal state.
+    x : ndarray, shape (N, m, n)
+        Receives the states at the observations, in declared order; columns a design does not have are
+        untouched.
+    s : ndarray, shape (N, m, p, n)
+        Receives dx/d(sensitive parameter).
+    status : ndarray of int, shape (N,)
+        Receives NON_FINITE for a row with a non-finite state, NO_STEADY_STATE for one whose regimen never
+        settles.
+    """
+    *pointed, drive = _compiled()
+    work = make_work(x.shape[2], s.shape[2])
+    drive(
+        list_index, n_segments, events, rates, entries, order, np.argsort(order), work, x, s, status, *pointed
+    )

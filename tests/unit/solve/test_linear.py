@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from unit.solve.linear_oracle import reference_states
 
 from amortnlme.core.errors import ModelError
+from amortnlme.core.status import SolveStatus
 from amortnlme.data.design import Design, DesignBatch, Dose, EventKind
 from amortnlme.solve import threads
 from amortnlme.solve.eigenbasis import eigenbases
@@ -321,11 +322,13 @@ def test_a_compartment_that_never_empties_has_no_steady_state():
     def collecting(t, y, p):
         return (-p.k0 * y.a, p.k0 * y.a)
 
-    design = Design.from_doses([Dose(0.0, 100.0, ii=8.0, ss=1)], TIMES)
+    design = Design.from_doses([Dose(2.0, 100.0, ii=8.0, ss=1)], TIMES)
     found = make_solver(collecting, 2, 1).solve(
-        np.array([[1.0]]), schedule_of([design], 0), np.zeros(1, int), sensitivities=False
+        np.array([[1.0]]), schedule_of([design], 0), np.zeros(1, int), sensitivities=True
     )
-    assert found.status[0] == 2
+    assert found.status[0] == SolveStatus.NO_STEADY_STATE
+    assert np.isnan(found.x).sum() == 2 * np.sum(TIMES >= 2.0)
+    assert_array_equal(np.isnan(found.dx_dpsi[:, :, 0]), np.isnan(found.x))
 
 
 def test_record_kinds_are_those_of_the_data_floor():
@@ -339,7 +342,7 @@ def saturating(t, y, p):
 
 
 def forced(t, y, p):
-    return (-p.k0 * y.a + 1.0,)
+    return (-p.k0 * y.a + t,)
 
 
 def ageing(t, y, p):

@@ -9,9 +9,11 @@ from unit.solve import tangent_cases as cases
 from unit.solve.complex_step import Event, real, sensitivities
 from unit.solve.tangent_cases import bolus, infusion, observation, reset, switch
 
+from amortnlme.core.errors import DesignError
 from amortnlme.core.status import SolveStatus
 from amortnlme.solve.entry import EntryFunctions
 from amortnlme.solve.linear import LinearSolver, LinearSystem
+from amortnlme.solve.ode import OdeEngine, OdeOptions
 
 RTOL, ATOL, STEPS = 1e-10, 1e-13, 100_000
 # Halving the oracle's steps divides the difference by ten, so the oracle's error decides: at most 1e-7 of a
@@ -287,3 +289,33 @@ def test_tangent_reports_that_no_steady_state_exists_when_input_exceeds_eliminat
     records = [infusion(0.0, 1, 200.0, 1.0, ii=6.0, ss=1, wt=wt), observation(3.0, wt=wt)]
     _, _, status = absorption.predict(cases.rows_of(records, psi), 1e-6, 1e-9, STEPS)
     assert_array_equal(status, [SolveStatus.NO_STEADY_STATE])
+
+
+def test_engine_predicts_the_same_with_and_without_sensitivities():
+    outputs = (lambda t, y, p: y.central,)
+    _, system, entry, traced = cases.build(cases.chain, cases.CHAIN, EntryFunctions(), outputs)
+    engine = OdeEngine.build(system, entry, traced, OdeOptions(rtol=1e-8, atol=1e-10))
+    records = [
+        infusion(0.0, 1, 30.0, 6.0),
+        observation(3.0),
+        bolus(8.0, 0, 50.0, ii=8.0, ss=2),
+        *map(observation, (8.5, 20.0)),
+    ]
+    rows = cases.rows_of(records, np.array([[1.3, 0.2], [0.4, 0.5]]))
+    f, status = engine.predict(rows)
+    found, df, also = engine.predict_with_sensitivity(rows)
+    assert_array_equal(status, also)
+    # The steps differ, as the sensitivities have a say in their lengths: both are within some tolerances.
+    assert_allclose(found, f, rtol=1e-6)
+    assert df.shape == (2, 3, 2)
+
+
+def test_engine_refuses_to_add_steady_states_when_the_system_is_not_linear():
+    _, system, entry, traced = cases.build(
+        cases.absorption, cases.ABSORPTION, cases.ABSORPTION_ENTRY, cases.ABSORPTION_OUTPUTS
+    )
+    engine = OdeEngine.build(system, entry, traced, OdeOptions())
+    wt = (70.0,)
+    records = [bolus(0.0, 0, 60.0, ii=12.0, ss=2, wt=wt), observation(1.0, wt=wt)]
+    with pytest.raises(DesignError, match="SS=2"):
+        engine.predict_with_sensitivity(cases.rows_of(records, cases.ABSORPTION_PSI))

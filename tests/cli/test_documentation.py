@@ -12,7 +12,8 @@ from amortnlme.cli import main
 from amortnlme.population.toml import parse_population
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "amortnlme/cli/schema.md", "docs/how-to/add-a-model.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "amortnlme/cli/schema.md"]
+PAGES += sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "how-to").glob("*.md"))
 COMMANDS = sorted(
     set(re.findall(r"`amortnlme ([a-z][^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8")))
 )

@@ -13,14 +13,18 @@ from numba import njit
 MAX_CANCELLATION = 40.0
 
 
-def eigenbases(K: np.ndarray, is_triangular: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def eigenbases(
+    K: np.ndarray, blocks: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues, eigenvectors and inverse eigenvectors of rate matrices.
 
     Parameters
     ----------
     K : ndarray, shape (R, n, n)   [1/time]
-    is_triangular : bool
-        Whether all matrices are lower triangular; otherwise LAPACK is used.
+        Lower block triangular.
+    blocks : tuple of int
+        Sizes of the blocks along the diagonal. Blocks of one or two states are solved directly; with larger
+        ones LAPACK is used.
 
     Returns
     -------
@@ -34,8 +38,11 @@ def eigenbases(K: np.ndarray, is_triangular: bool) -> tuple[np.ndarray, np.ndarr
     modal: np.ndarray = np.all(np.isfinite(K), axis=(1, 2)).astype(np.int64)
     V = np.zeros((R, n, n))
     W = np.zeros((R, n, n))
-    if is_triangular:
-        values = np.ascontiguousarray(np.diagonal(K, axis1=1, axis2=2))
+    largest = max(blocks, default=1)
+    if largest <= 2:
+        values = np.ascontiguousarray(np.diagonal(K, axis1=1, axis2=2)).copy()
+        if largest == 2:
+            _pair_vectors(K, np.array(blocks, dtype=np.int64), values, V, W, modal)
     else:
         # Squares of larger entries overflow inside LAPACK, which then may not converge.
         modal &= np.abs(K).max(axis=(1, 2)) < 1e100
@@ -43,8 +50,77 @@ def eigenbases(K: np.ndarray, is_triangular: bool) -> tuple[np.ndarray, np.ndarr
         modal &= np.all(np.imag(found) == 0.0, axis=1)
         values = np.ascontiguousarray(np.real(found))
         V[:] = np.real(vectors)
-    _complete(K, values, V, W, modal, is_triangular)
+    _complete(K, values, V, W, modal, largest)
     return values, V, W, modal
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pair(K, i, values, U, inverse):
+    """Diagonalize the block of the states i and i + 1 as U diag(values) inverse; return whether it is real.
+
+    Nothing cancels where the two exchange (b c > 0): neither g, nor det U. The smaller eigenvalue is taken
+    from the determinant, whose error is relative to the slower of the two rates.
+    """
+    a, b, c, d = K[i, i], K[i, i + 1], K[i + 1, i], K[i + 1, i + 1]
+    half = 0.5 * (a - d)
+    discriminant = half * half + b * c
+    if not 0.0 < discriminant < math.inf:
+        return False
+    root = math.sqrt(discriminant)
+    middle = 0.5 * (a + d)
+    outer = middle - root if middle < 0.0 else middle + root
+    inner = (a * d - b * c) / outer
+    high, low = (inner, outer) if middle < 0.0 else (outer, inner)
+    g = root + abs(half)
+    if half >= 0.0:
+        first, second, third, fourth = g, -b, c, g
+    else:
+        first, second, third, fourth = b, g, g, -c
+    values[i], values[i + 1] = high, low
+    U[i, i], U[i, i + 1], U[i + 1, i], U[i + 1, i + 1] = first, second, third, fourth
+    scale = 1.0 / (first * fourth - second * third)
+    inverse[i, i], inverse[i, i + 1] = fourth * scale, -second * scale
+    inverse[i + 1, i], inverse[i + 1, i + 1] = -third * scale, first * scale
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _multiply(A, B, out):
+    n = A.shape[0]
+    for i in range(n):
+        for j in range(n):
+            total = 0.0
+            for k in range(n):
+                total += A[i, k] * B[k, j]
+            out[i, j] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pair_vectors(K, blocks, values, V, W, modal):
+    """Diagonalize the blocks, which leaves a triangular matrix, and join the two bases."""
+    n = K.shape[1]
+    U, inverse, T = np.zeros((n, n)), np.zeros((n, n)), np.empty((n, n))
+    inner, inner_inverse, scratch = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    block_of = np.repeat(np.arange(blocks.shape[0]), blocks)
+    for r in range(K.shape[0]):
+        i = 0
+        for size in blocks:
+            if size == 1:
+                U[i, i] = inverse[i, i] = 1.0
+            elif modal[r] and not _pair(K[r], i, values[r], U, inverse):
+                modal[r] = 0
+            i += size
+        if not modal[r]:
+            continue
+        _multiply(K[r], U, scratch)
+        _multiply(inverse, scratch, T)
+        for i in range(n):
+            for j in range(n):
+                if block_of[i] == block_of[j]:
+                    T[i, j] = 0.0
+        _triangular_vectors(T, values[r], inner, inner_inverse)
+        _multiply(U, inner, V[r])
+        _multiply(inner_inverse, inverse, W[r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -146,7 +222,7 @@ def _is_trusted(K, values, V, W, reach, exponentials):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _complete(K, values, V, W, modal, is_triangular):
+def _complete(K, values, V, W, modal, largest_block):
     """Fill V and W, and replace untrusted bases by the identity."""
     n = K.shape[1]
     scratch = np.empty((n, n))
@@ -154,9 +230,9 @@ def _complete(K, values, V, W, modal, is_triangular):
     reach = np.empty((n, n), np.bool_)
     for r in range(K.shape[0]):
         if modal[r]:
-            if is_triangular:
+            if largest_block == 1:
                 _triangular_vectors(K[r], values[r], V[r], W[r])
-            else:
+            elif largest_block > 2:
                 _invert(V[r], W[r], scratch)
             if not _is_trusted(K[r], values[r], V[r], W[r], reach, exponentials):
                 modal[r] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from amortnlme.solve.threads import for_each_chunk
 
 # Rows simulated before their outputs are evaluated: enough that starting a kernel costs nothing.
 PIECE_ROWS = 2048
+# Rows whose outputs are evaluated at a time: few enough that intermediate results stay in the cache.
+OUTPUT_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,9 +89,16 @@ def draw_outputs(
     numbers = np.asarray(ids, dtype=np.int64).astype(np.uint64)
 
     def task(first: int, last: int) -> None:
+        # Used again for every piece: fresh memory of this size costs as much as a tenth of a simulation.
+        size = rows.schedule.n_observations * len(entry.initial) * min(PIECE_ROWS, last - first)
+        memory = np.empty(size)
         for begin in range(first, last, PIECE_ROWS):
             piece = slice(begin, min(begin + PIECE_ROWS, last))
-            f[piece], status[piece] = _draw_piece(rows, piece, numbers[piece], entry, observables, simulate)
+            x, status[piece] = _draw_states(rows, piece, numbers[piece], entry, simulate, memory)
+            for row in range(begin, piece.stop, OUTPUT_ROWS):
+                part = slice(row, min(row + OUTPUT_ROWS, piece.stop))
+                states = StateSolution(x[row - begin : part.stop - begin], status[part])
+                f[part] = _evaluate(rows, part, states, observables)
 
     for_each_chunk(rows.n_rows, task)
     return f, status
@@ -106,14 +116,10 @@ def _refuse_steady_state(rows: Rows) -> None:
         )
 
 
-def _draw_piece(
-    rows: Rows,
-    piece: slice,
-    ids: np.ndarray,
-    entry: Entry,
-    observables: Observables,
-    simulate: PathSimulator,
+def _draw_states(
+    rows: Rows, piece: slice, ids: np.ndarray, entry: Entry, simulate: PathSimulator, memory: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate some rows: states at the observations, shape (N, m, n), which stand in `memory`; statuses."""
     index = np.array(rows.design_index[piece], dtype=np.int64)
     psi = np.array(rows.psi[piece], dtype=np.float64, order="C")
     values = entry.evaluate(psi, rows.schedule, index)
@@ -132,18 +138,24 @@ def _draw_piece(
         ids=np.ascontiguousarray(ids),
     )
     # Rows innermost: neighbouring lanes write, and the outputs read, neighbouring numbers.
-    out = np.full((rows.schedule.n_observations, values.initial.shape[1], psi.shape[0]), np.nan)
+    shape = (rows.schedule.n_observations, values.initial.shape[1], psi.shape[0])
+    out = memory[: math.prod(shape)].reshape(shape)
+    out.fill(np.nan)
     simulate(paths, out, status)
+    return out.transpose(2, 0, 1), status
+
+
+def _evaluate(rows: Rows, part: slice, states: StateSolution, observables: Observables) -> np.ndarray:
+    index = rows.design_index[part]
     # A design that all rows share is broadcast instead of copied for every row.
-    shared = index[:1] if index.size and (index == index[0]).all() else index
-    f = observables.evaluate(
-        StateSolution(out.transpose(2, 0, 1), status),
-        np.asfortranarray(psi),
+    shared = index[:1] if (index == index[0]).all() else index
+    return observables.evaluate(
+        states,
+        np.array(rows.psi[part], dtype=np.float64, order="F"),
         rows.time[shared],
         rows.output[shared],
         rows.covariates[shared],
     )
-    return f, status
 
 
 def _pack(events: Events, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -58,6 +58,10 @@ def ode_model(**options):
     return examples.model_of(Ode(examples.linear, dose_state="gut", **options))
 
 
+def powered_model():
+    return examples.model_of(Ode(examples.powered, dose_state="gut"), ())
+
+
 def _code(call):
     try:
         call()
@@ -77,6 +81,7 @@ def main():
         "plain": plain.f.tolist(),
         "status": plain.status.tolist(),
         "moved": moved.f.tolist(),
+        "powered": on_gpu(powered_model()).predict(PHI[:3], moved_design()).f.tolist(),
         "narrow": narrow.f.tolist(),
         "narrow type": str(narrow.f.dtype),
         "few": [few.status.tolist(), np.isnan(few.f).tolist()],

@@ -49,6 +49,13 @@ def test_device_moves_doses_and_starts_as_the_processor_does(simulated):
     assert_allclose(simulated["moved"], found.f, rtol=TOLERANCE)
 
 
+def test_device_evaluates_formulas_as_compiled_python_does(simulated):
+    """The other side differentiates numerically and knows no generated text."""
+    model = examples.compiled_model(examples.powered, ())
+    found = model.predict(cases.PHI[:3], cases.moved_design())
+    assert_allclose(simulated["powered"], found.f, rtol=TOLERANCE)
+
+
 def test_device_hands_out_single_precision_when_asked(simulated):
     assert simulated["narrow type"] == "float32"
     assert_allclose(simulated["narrow"], np.array(simulated["plain"][:3]), rtol=2.0**-23)

@@ -5,7 +5,7 @@ import numpy as np
 from amortnlme.data.design_sampler import RandomDesignSampler
 from amortnlme.model.dynamics import CompiledOde, LinearCompartments
 from amortnlme.model.error_model import Additive
-from amortnlme.model.functions import exp, sqrt, where
+from amortnlme.model.functions import exp, log, sqrt, where
 from amortnlme.model.individual import IndividualModel, Output
 from amortnlme.model.parameters import Parameter
 from amortnlme.model.prior import NormalPrior
@@ -48,6 +48,13 @@ def saturating(t, y, p):
     """Elimination of at most `ke` times SATURATION."""
     eliminated = p.ke * SATURATION * y.blood / (SATURATION + y.blood)
     return (-p.ka * y.gut, p.ka * y.gut - eliminated)
+
+
+def powered(t, y, p):
+    """Every kind of function that formulas hold, and explicit time."""
+    eliminated = p.ke * y.blood**1.3 / (1.0 + sqrt(y.blood + 1.0))
+    fed = where(t > 5.0, exp(-0.1 * t), 0.2 * log(t + 2.0))
+    return (-p.ka * y.gut, p.ka * y.gut - eliminated + fed)
 
 
 def blood(t, y, p):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -504,3 +507,25 @@ def test_engine_calls_an_entry_invalid_when_a_lag_is_negative_or_not_finite(lagg
     f, status = lagged_engine.predict(rows([[value, 1.0, 10.0], [1.0, 1.0, 10.0]], design))
     assert status.tolist() == [SolveStatus.INVALID_ENTRY, SolveStatus.OK]
     assert np.isnan(f[0]).all() and np.isfinite(f[1]).all()
+
+
+SECOND_PROCESS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from unit.solve.ode_problems import *
+built = engine(oral, ORAL, ORAL_OUTPUTS)
+f, status = built.predict(rows([[1.3, 2.0, 10.0]], [record("bolus", 0.0, amount=1.0, x=(1.0,)), *observations(
+    [1.0], x=(1.0,))]))
+from amortnlme.solve.lane_driver import run_lanes
+module = built._kernels.module()
+for function in (module.step, module.derivative, module.outputs, run_lanes):
+    print(sum(function.stats.cache_hits.values()), sum(function.stats.cache_misses.values()))
+"""
+
+
+def test_second_process_compiles_nothing_when_the_model_is_known(oral_engine):
+    oral_engine.predict(rows(PSI, course()))
+    tests = Path(__file__).parents[2]
+    command = [sys.executable, "-c", SECOND_PROCESS, str(tests)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert answer.split() == ["1", "0"] * 4

@@ -29,9 +29,10 @@ class LinearSystem:
     Attributes
     ----------
     order : tuple of int
-        Declared index of each internal state. Internally a state comes after the states that feed it, which
-        makes K lower triangular whenever the compartments form no loop.
-    is_triangular : bool
+        Declared index of each internal state. Internally a state comes after the states that feed it, but
+        for those it feeds itself: K is lower triangular in blocks.
+    blocks : tuple of int
+        Sizes of the groups of states that feed each other, in internal order; ones without loops.
     has_inputs : bool
         Whether something is produced without states.
     sensitive : tuple of int
@@ -41,7 +42,7 @@ class LinearSystem:
     traced: TracedSystem
     entry: Entry
     order: tuple[int, ...]
-    is_triangular: bool
+    blocks: tuple[int, ...]
     has_inputs: bool
     sensitive: tuple[int, ...]
     _cells: tuple[tuple[int, ...], ...]
@@ -70,7 +71,7 @@ class LinearSystem:
         _require_linear(traced)
         K = traced.jacobian
         n = len(K)
-        order, is_triangular = _feeding_order([[K[i][j] != 0 for j in range(n)] for i in range(n)])
+        order, blocks = _feeding_order([[K[i][j] != 0 for j in range(n)] for i in range(n)])
         internal = {declared: i for i, declared in enumerate(order)}
         # Cells of K have two indices, those of b one.
         values = [((internal[i], internal[j]), K[i][j]) for i in range(n) for j in range(n) if K[i][j] != 0]
@@ -90,7 +91,7 @@ class LinearSystem:
             traced=traced,
             entry=entry,
             order=order,
-            is_triangular=is_triangular,
+            blocks=blocks,
             has_inputs=bool(inputs),
             sensitive=sensitive,
             _cells=tuple(cell for cell, _ in (*values, *inputs)),
@@ -188,7 +189,7 @@ class LinearSolver(AbstractSolver):
             covariates,
             derivatives=bool(sensitive),
         )
-        rates = Rates(K, dK, inputs, *eigenbases(K, system.is_triangular))
+        rates = Rates(K, dK, inputs, *eigenbases(K, system.blocks))
         status[:] = found
         s[found != SolveStatus.OK] = np.nan
         order = np.array(system.order, dtype=np.int64)
@@ -237,17 +238,24 @@ def _require_linear(traced: TracedSystem) -> None:
     )
 
 
-def _feeding_order(coupled: list[list[bool]]) -> tuple[tuple[int, ...], bool]:
-    """Order the states so that each follows those that feed it; (declared order, False) if they loop."""
+def _feeding_order(coupled: list[list[bool]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Order the states so that each follows those that feed it; states that feed each other form a block.
+
+    Returns the order and the sizes of the blocks.
+    """
     n = len(coupled)
+    fed = [[coupled[i][j] or i == j for j in range(n)] for i in range(n)]  # i by j, by whatever way
+    for k in range(n):
+        fed = [[fed[i][j] or (fed[i][k] and fed[k][j]) for j in range(n)] for i in range(n)]
     order: list[int] = []
+    blocks: list[int] = []
     while len(order) < n:
-        ready = [
+        first = next(
             i
             for i in range(n)
-            if i not in order and all(j in order or j == i or not coupled[i][j] for j in range(n))
-        ]
-        if not ready:
-            return tuple(range(n)), False
-        order.append(ready[0])
-    return tuple(order), True
+            if i not in order and all(j in order or fed[j][i] for j in range(n) if fed[i][j])
+        )
+        block = [j for j in range(n) if fed[first][j] and fed[j][first]]
+        order += block
+        blocks.append(len(block))
+    return tuple(order), tuple(blocks)

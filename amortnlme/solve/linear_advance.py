@@ -132,21 +132,23 @@ def _advance_full(rates, r, dt, has_input, X, U, work):
     K, dK, big, dbig, scratch = rates.K, rates.dK, work.big, work.dbig, work.scratch
     n = X.shape[1]
     p = X.shape[0] - 1
-    size = n + 1 if has_input else n
-    a = big[0]
-    da = dbig[0]
-    for i in range(size):
-        for j in range(size):
-            inside = i < n and j < n
-            a[i, j] = K[r, i, j] * dt if inside else (U[0, i] * dt if i < n else 0.0)
-            for q in range(p):
-                da[q, i, j] = dK[r, q, i, j] * dt if inside else (U[q + 1, i] * dt if i < n else 0.0)
-    value = big[1]
-    derivative = dbig[1]
-    if not expm_frechet(a, da, size, p, value, derivative, big[2:], dbig[2]):
-        for i in range(n):
-            X[0, i] = math.nan
-        return
+    value, derivative, tag = big[1], dbig[1], work.tag
+    if has_input or tag[0] != r or tag[1] != dt:
+        size = n + 1 if has_input else n
+        a, da = big[0], dbig[0]
+        for i in range(size):
+            for j in range(size):
+                inside = i < n and j < n
+                a[i, j] = K[r, i, j] * dt if inside else (U[0, i] * dt if i < n else 0.0)
+                for q in range(p):
+                    da[q, i, j] = dK[r, q, i, j] * dt if inside else (U[q + 1, i] * dt if i < n else 0.0)
+        tag[0] = -1.0
+        if not expm_frechet(a, da, size, p, value, derivative, big[2:], dbig[2]):
+            for i in range(n):
+                X[0, i] = math.nan
+            return
+        if not has_input:
+            tag[0], tag[1] = r, dt
     for q in range(p, -1, -1):
         for i in range(n):
             total = 0.0

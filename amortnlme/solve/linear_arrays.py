@@ -105,6 +105,8 @@ class Work(NamedTuple):
         Derivatives of the amount and the phase of a dose.
     e, scratch : ndarray, shape (n,)
     small : ndarray, shape (n, n)
+    tag : ndarray, shape (2,)
+        Row of the rates and length of the interval whose exponential stands in big[1] and dbig[1]; -1: none.
     big, dbig : ndarray, shapes (4, n + 1, n + 1) and (3, p, n + 1, n + 1)
     """
 
@@ -120,6 +122,7 @@ class Work(NamedTuple):
     e: np.ndarray
     scratch: np.ndarray
     small: np.ndarray
+    tag: np.ndarray
     big: np.ndarray
     dbig: np.ndarray
 
@@ -150,6 +153,7 @@ def make_work(n: int, p: int) -> Work:
         e=np.zeros(n),
         scratch=np.zeros(n),
         small=np.zeros((n, n)),
+        tag=np.full(2, -1.0),
         big=np.zeros((4, n + 1, n + 1)),
         dbig=np.zeros((3, p, n + 1, n + 1)),
     )

@@ -75,6 +75,7 @@ def _solve_period(rates, r, period, first, last, work):
                     right[k, i] /= -math.expm1(rates.eigenvalues[r, i] * period)
         return decays
     a, value, small = work.big[0], work.big[1], work.small
+    work.tag[0] = -1.0
     for i in range(n):
         for j in range(n):
             a[i, j] = rates.K[r, i, j] * period

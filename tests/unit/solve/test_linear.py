@@ -173,10 +173,10 @@ def test_eigenbasis_is_refused_exactly_where_it_cancels():
     apart = np.array([[-1.0, 0.0], [1.0, -0.1]])
     uncoupled = np.array([[-1.0, 0.0], [0.0, -1.0]])
     weakly_coupled = np.array([[-1.0, 0.0], [1e-9, -1.0 - 1e-6]])
-    *_, modal = eigenbases(np.array([close, apart, uncoupled, weakly_coupled]), True)
+    *_, modal = eigenbases(np.array([close, apart, uncoupled, weakly_coupled]), (1, 1))
     assert_array_equal(modal, [0, 1, 1, 0])
     turning = np.array([[-1.0, -1.0], [1.0, -1.0]])
-    *_, modal = eigenbases(np.array([turning, apart, np.full((2, 2), np.nan)]), False)
+    *_, modal = eigenbases(np.array([turning, apart, np.full((2, 2), np.nan)]), (2,))
     assert_array_equal(modal, [0, 1, 0])
 
 

@@ -30,6 +30,7 @@ from amortnlme.solve.tangent_memory import (
     LANES,
     LIST,
     MATRIX,
+    MAX_STEPS,
     MONODROMY,
     NO_STEADY_STATE,
     NONE,
@@ -152,7 +153,8 @@ def _settle(step, field, observe, integrate, problem, work, row, segment, k, arr
     for trial in range(SETTLING_PERIODS + MAX_TRIALS):
         status = _map_period(step, field, observe, integrate, problem, work, row, segment, k, before)
         if status != OK:
-            return status
+            # After the first period, states that cannot be solved are those the search ran away to.
+            return status if trial == 0 or status == MAX_STEPS else NO_STEADY_STATE
         size = math.inf
         if trial >= SETTLING_PERIODS:
             change = work.right[0]

@@ -11,6 +11,7 @@ from unit.solve.tangent_cases import bolus, infusion, observation, reset, switch
 
 from amortnlme.core.errors import DesignError
 from amortnlme.core.status import SolveStatus
+from amortnlme.solve import ode_tangent, threads
 from amortnlme.solve.entry import EntryFunctions
 from amortnlme.solve.linear import LinearSolver, LinearSystem
 from amortnlme.solve.ode import OdeEngine, OdeOptions
@@ -319,3 +320,13 @@ def test_engine_refuses_to_add_steady_states_when_the_system_is_not_linear():
     records = [bolus(0.0, 0, 60.0, ii=12.0, ss=2, wt=wt), observation(1.0, wt=wt)]
     with pytest.raises(DesignError, match="SS=2"):
         engine.predict_with_sensitivity(cases.rows_of(records, cases.ABSORPTION_PSI))
+
+
+def test_tangent_gives_the_same_bytes_when_rows_are_spread_over_threads(absorption, monkeypatch):
+    psi = cases.ABSORPTION_PSI * np.exp(0.3 * np.random.default_rng(2).standard_normal((7, 9)))
+    rows = cases.rows_of(mixed_design(), psi)
+    together = absorption.predict(rows, 1e-6, 1e-9, STEPS)
+    monkeypatch.setattr(ode_tangent, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(threads.config, "NUMBA_NUM_THREADS", 2)
+    spread = absorption.predict(rows, 1e-6, 1e-9, STEPS)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(together, spread, strict=True))

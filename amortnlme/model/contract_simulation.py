@@ -10,8 +10,10 @@ import numpy as np
 
 from amortnlme.core.errors import ModelError
 from amortnlme.core.rng import stream
+from amortnlme.data.design import DesignBatch
 from amortnlme.data.subject import Subject
 from amortnlme.model.contract_world import N_ROWS, World, applies, broken, require
+from amortnlme.model.program import prepare_inputs
 from amortnlme.solve.threads import CHUNK_ROWS, using_threads
 
 # Absurd but representable: every rate, volume and error pushed by this many units of phi.
@@ -212,7 +214,11 @@ def _absurd_phi(world: World) -> np.ndarray:
 
 def _values(world: World, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if world.is_random:
-        return world.random_engine.simulate(world.rows(phi, world.design), (5, 6), np.arange(len(phi)))
+        # As the model sees a path: an observable that is not finite (log of 0) gets its status there.
+        program, k = world.model.program, world.design.n_records
+        held = {n: np.broadcast_to(v, (1, k)) for n, v in world.covariates_of(world.design).items()}
+        inputs = prepare_inputs(program, DesignBatch.from_designs([world.design], held))
+        return program.sample_paths(phi, inputs, np.zeros(len(phi), dtype=np.int64), stream(5, 6))
     prediction = world.model.predict_with_sensitivity(phi, world.design, world.covariates)
     return prediction.f, prediction.status
 

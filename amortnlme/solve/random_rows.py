@@ -20,7 +20,7 @@ from amortnlme.solve.threads import for_each_chunk
 # Rows simulated before their outputs are evaluated: enough that starting a kernel costs nothing.
 PIECE_ROWS = 2048
 # Rows whose outputs are evaluated at a time: few enough that intermediate results stay in the cache.
-OUTPUT_ROWS = 512
+OUTPUT_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +84,7 @@ def draw_outputs(
         E_DESIGN_SS_STOCHASTIC when a dose claims a steady state.
     """
     _refuse_steady_state(rows)
-    f = np.full((rows.n_rows, rows.schedule.n_observations), np.nan)
+    f = np.empty((rows.n_rows, rows.schedule.n_observations))
     status = np.zeros(rows.n_rows, dtype=np.int64)
     numbers = np.asarray(ids, dtype=np.int64).astype(np.uint64)
 

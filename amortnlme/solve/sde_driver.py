@@ -143,9 +143,10 @@ def plan_together(work, numbers, span, dt, max_steps):
         return False
     steps = int(wanted)
     leg = min(steps, LEG)
+    step = span / wanted
     for lane in range(LANES):
         work[DONE * LANES + lane] = 0.0
-        work[STEP * LANES + lane] = span / wanted
+        work[STEP * LANES + lane] = step
         numbers[USED, lane] += steps
         numbers[LEFT, lane] = steps
         numbers[LEG_LEFT, lane] = leg

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.integrate import ode, solve_ivp
 
-from amortnlme.core.errors import SolveError
+from amortnlme.core.errors import ModelError, SolveError
 from amortnlme.model.dynamics import Jump
 
 if TYPE_CHECKING:
@@ -131,7 +131,19 @@ class Individual:
         Returns
         -------
         SimpleNamespace
+
+        Raises
+        ------
+        ModelError
+            E_MODEL_COVARIATE_MISSING.
         """
+        missing = [name for name in self.model.covariates if name not in covariates]
+        if missing:
+            raise ModelError(
+                "E_MODEL_COVARIATE_MISSING",
+                f"the model uses the covariate {missing[0]!r}, which comes with no value. Given: "
+                f"{', '.join(covariates) or 'none'}. Let the design sampler draw it.",
+            )
         return SimpleNamespace(**self.values, **{name: covariates[name] for name in self.model.covariates})
 
     def states(self, x: np.ndarray) -> SimpleNamespace:

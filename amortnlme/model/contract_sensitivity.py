@@ -12,8 +12,9 @@ from amortnlme.model.reference_ode import reference_sensitivity
 TOLERANCE = 1e-6
 # A sensitivity below this part of the prediction itself is noise.
 FLOOR = 1e-9
-# Largest step of the differences in phi; the smallest is a quarter.
+# Largest step of the differences in phi (numerical solver, closed form); the smallest is a quarter of it.
 STEP = 0.02
+EXACT_STEP = 0.005
 # Tolerance at which differences of a numerical solver are taken, ...
 SHARP = 1e-11
 # ... and what its errors, which change with every step it chooses, leave of a zero sensitivity: tens of
@@ -76,10 +77,10 @@ def differences(world: World) -> str:
     prediction = model.predict_with_sensitivity(phi, design, world.covariates)
     df_dphi = prediction.df_dphi
     assert df_dphi is not None
-    floor = FLOOR if world.is_closed_form else NUMERICAL_FLOOR
+    floor, step = (FLOOR, EXACT_STEP) if world.is_closed_form else (NUMERICAL_FLOOR, STEP)
     worst, where, kinks, total = 0.0, "", 0, 0
     for column in range(model.d):
-        first, second = _extrapolated(world, phi, column)
+        first, second = _extrapolated(world, phi, column, step)
         numeric = second + (second - first) / 15
         for row in range(phi.shape[0]):
             scale = _scale(numeric[row], prediction.f[row], design.observation_outputs, floor)
@@ -95,7 +96,7 @@ def differences(world: World) -> str:
     return f"largest relative difference {worst:.1e} ({where}); {kinks} of {total} at a kink left out"
 
 
-def _extrapolated(world: World, phi: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
+def _extrapolated(world: World, phi: np.ndarray, column: int, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Extrapolate once from the steps (h, h/2) and (h/2, h/4); their errors are of order h^4."""
     program, design = world.sharp_program(SHARP), world.design
     direction = np.zeros(world.model.d)
@@ -107,7 +108,7 @@ def _extrapolated(world: World, phi: np.ndarray, column: int) -> tuple[np.ndarra
         )
         return f[:, : design.n_observations]
 
-    s1, s2, s4 = ((predict(h) - predict(-h)) / (2 * h) for h in (STEP, STEP / 2, STEP / 4))
+    s1, s2, s4 = ((predict(h) - predict(-h)) / (2 * h) for h in (step, step / 2, step / 4))
     return (4 * s2 - s1) / 3, (4 * s4 - s2) / 3
 
 

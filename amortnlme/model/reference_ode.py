@@ -48,6 +48,7 @@ class _Path:
         self, individual: Individual, x: np.ndarray, clock: Number, start: Number | None, homogeneous: bool
     ) -> None:
         self.individual = individual
+        self.initial = x
         self.x = x
         self.clock = clock
         self.start = start
@@ -288,7 +289,8 @@ def _record_dose(path: _Path, design: Design, i: int, p: SimpleNamespace) -> Non
         # The last arrival that is not later than the record; the following ones are doses on their way.
         periods = math.ceil(_real(lag) / ii)
         last = dose._replace(time=dose.time - periods * ii)
-        regimen = _steady_state(path.individual, last, ii, p, homogeneous=ss == 2)
+        begin = np.zeros_like(path.x) if ss == 2 else path.initial
+        regimen = _steady_state(path.individual, begin, last, ii, p, homogeneous=ss == 2)
         regimen.give(last)
         regimen.move_to(time, p)
         path.x = path.x + regimen.x
@@ -301,9 +303,15 @@ def _record_dose(path: _Path, design: Design, i: int, p: SimpleNamespace) -> Non
 
 
 def _steady_state(
-    individual: Individual, dose: _Arrival, ii: float, p: SimpleNamespace, *, homogeneous: bool
+    individual: Individual,
+    x: np.ndarray,
+    dose: _Arrival,
+    ii: float,
+    p: SimpleNamespace,
+    *,
+    homogeneous: bool,
 ) -> _Path:
-    """Return the states just before `dose`, which is one of an endless series every `ii`."""
+    """Return the states just before `dose`, one of an endless series every `ii` that began at x long ago."""
 
     def earlier(x: np.ndarray, time: Number) -> _Path:
         path = _Path(individual, x, time, None, homogeneous)
@@ -321,7 +329,6 @@ def _steady_state(
         path.move_to(dose.time, p)
         return path.x
 
-    x = np.zeros(individual.n, dtype=individual.dtype)
     for _ in range(REPEATED_PERIODS):
         x = period(x)
     inverse = None

@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -66,6 +67,35 @@ def load_kernels(name: str, source: str) -> ModuleType:
         if not _holds(path, source):
             write_text_atomic(path, source)
         return _import(qualified, path)
+
+
+def load_driver(main: str, parts: Sequence[str]) -> ModuleType:
+    """Import a driver of this package through the folder of generated modules.
+
+    Numba keeps the machine code of a function as long as the function's own file is unchanged, whatever
+    happens to the functions of other files inlined into it. The copy has all of them in its name.
+
+    Parameters
+    ----------
+    main : str
+        File in this folder whose functions are cached.
+    parts : sequence of str
+        The other files here that its machine code is made of; their functions must not be cached themselves.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ArtefactError
+        As `load_kernels`.
+    """
+    own = Path(__file__).parent
+    texts = [(own / name).read_text(encoding="utf-8") for name in parts]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    text = (own / main).read_text(encoding="utf-8")
+    return load_kernels(Path(main).stem, f"{text}\n# Made with {', '.join(parts)}: {digest}\n")
 
 
 def cache_folder() -> Path:

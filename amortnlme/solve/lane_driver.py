@@ -1,6 +1,6 @@
 """The driver of the lanes: compiled once for all models, it calls the generated functions of one of them.
 
-Importing this module compiles the driver, or loads it from Numba's cache.
+Loaded by `kernel_module.load_driver`, never imported: importing it compiles it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numba import types
 
 from amortnlme.solve import lanes as at
 from amortnlme.solve.lane_events import begin, land, proceed
-from amortnlme.solve.lane_jit import lane_jit
+from amortnlme.solve.lane_jit import lane_jit, part_jit
 from amortnlme.solve.lane_tables import BLOCK
 from amortnlme.solve.lanes import LANES
 from amortnlme.solve.ode_signatures import DERIVATIVE, OUTPUTS, STEP
@@ -32,7 +32,7 @@ SIGNATURE = types.void(
 )  # fmt: skip
 
 
-@lane_jit(forceinline=True)
+@part_jit(forceinline=True)
 def _observe_between(v, W, lane, sizes, times, block, buffer):
     """Record the observations that the last step passed, by interpolation.
 
@@ -61,7 +61,7 @@ def _observe_between(v, W, lane, sizes, times, block, buffer):
     lane[v, at.NEXT] = np.int64(q)
 
 
-@lane_jit(forceinline=True)
+@part_jit(forceinline=True)
 def _watch(v, W, lane, times):
     """Say when the lane needs attention: at its next observation, or after the first step behind an event."""
     q = lane[v, at.NEXT]
@@ -69,7 +69,7 @@ def _watch(v, W, lane, times):
     W[at.WATCH * LANES + v] = -math.inf if lane[v, at.KIND] > 0 else watch
 
 
-@lane_jit()
+@part_jit()
 def _finish(v, status, W, lane, outputs, psi, times, output, at_observations, buffer, f, statuses):
     """Write the outputs of a simulation, and vacate the lane."""
     row = lane[v, at.ROW]
@@ -81,7 +81,7 @@ def _finish(v, status, W, lane, outputs, psi, times, output, at_observations, bu
     lane[v, at.ROW] = at.NOBODY
 
 
-@lane_jit()
+@part_jit()
 def _failure(v, W):
     """Return the status of a lane whose steps cannot go on."""
     if W[at.TROUBLE * LANES + v] == at.TOO_MANY_STEPS:
@@ -167,7 +167,8 @@ def run_lanes(
             if outcome != at.REJECTED_STEP:
                 if lane[v, at.KIND] > 0:
                     if outcome == at.ACCEPTED_STEP:
-                        number[v, at.FIRST_STEPS + lane[v, at.KIND] - 1] = W[at.LENGTH * LANES + v]
+                        # Not its own length: that would stay what a first dose into an empty system needs.
+                        number[v, at.FIRST_STEPS + lane[v, at.KIND] - 1] = W[at.PROPOSED * LANES + v]
                     lane[v, at.KIND] = 0
                 _observe_between(v, W, lane, sizes, times, block, buffer)
             if outcome == at.LANDED_STEP:

@@ -6,7 +6,7 @@ import math
 
 from amortnlme.solve import lane_tables as table
 from amortnlme.solve import lanes as at
-from amortnlme.solve.lane_jit import lane_jit
+from amortnlme.solve.lane_jit import part_jit
 from amortnlme.solve.lane_steady import begin_steady, land_in_steady
 from amortnlme.solve.lanes import LANES
 from amortnlme.solve.schedule import BOLUS, INFUSION_END, INFUSION_START, RESET
@@ -15,7 +15,7 @@ from amortnlme.solve.schedule import BOLUS, INFUSION_END, INFUSION_START, RESET
 KIND_OF_START = RESET
 
 
-@lane_jit()
+@part_jit()
 def begin(v, row, W, lane, number, sizes, options, psi, initial, start, covariates, first):
     """Put a simulation into a lane, at the time from which its states move.
 
@@ -52,14 +52,14 @@ def begin(v, row, W, lane, number, sizes, options, psi, initial, start, covariat
     W[at.TIME * LANES + v] = start[row] if start[row] > -math.inf else clock
 
 
-@lane_jit()
+@part_jit()
 def _enter_segment(v, segment, W, lane, sizes, covariates):
     first = sizes[at.INPUT] + sizes[at.N_PARAMETERS]
     for j in range(sizes[at.N_INPUTS] - sizes[at.N_PARAMETERS]):
         W[(first + j) * LANES + v] = covariates[lane[v, at.DESIGN], segment, j]
 
 
-@lane_jit()
+@part_jit()
 def _clear(v, W, lane, sizes, initial):
     """Start anew from the initial states, with nothing running."""
     lane[v, at.N_RUNNING] = 0
@@ -68,7 +68,7 @@ def _clear(v, W, lane, sizes, initial):
         W[(sizes[at.RATE] + i) * LANES + v] = 0.0
 
 
-@lane_jit()
+@part_jit()
 def proceed(
     v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start,
     covariates, times, buffer,
@@ -125,7 +125,7 @@ def proceed(
             return status
 
 
-@lane_jit()
+@part_jit()
 def _observe_here(v, end, now, W, lane, sizes, times, buffer):
     """Record the observations at or before the lane's time: before its start, or with a stop."""
     q = lane[v, at.NEXT]
@@ -138,7 +138,7 @@ def _observe_here(v, end, now, W, lane, sizes, times, buffer):
     lane[v, at.END] = end
 
 
-@lane_jit()
+@part_jit()
 def _set_out(v, W, lane, number, sizes, derivative, times):
     """Choose the first step towards the stop: as long as after the last such event, else by the slopes."""
     derivative(W, v)
@@ -177,7 +177,7 @@ def _set_out(v, W, lane, number, sizes, derivative, times):
     return at.ON_THE_WAY
 
 
-@lane_jit()
+@part_jit()
 def land(
     v, W, lane, number, rows, sizes, options, derivative, numbers, integers, lists, initial, start,
     covariates, times, buffer,
@@ -247,7 +247,7 @@ def land(
     )
 
 
-@lane_jit()
+@part_jit()
 def _apply_stop(v, k, W, lane, number, rows, sizes, options, numbers, integers, initial, start, covariates):
     """Apply a stop; return OK, ON_THE_WAY if a steady state has to be found first, or a failure."""
     g = lane[v, at.LIST]

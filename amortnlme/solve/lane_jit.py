@@ -12,3 +12,5 @@ from numba import njit
 # Typed as anything, because Numba's stub of `njit` does not know the option.
 _njit: Any = njit
 lane_jit: Any = partial(_njit, cache=True, nogil=True, error_model="numpy", _nrt=False)
+# Parts of a driver are compiled with it and kept in its cache only: see `kernel_module.load_driver`.
+part_jit: Any = partial(_njit, nogil=True, error_model="numpy", _nrt=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from amortnlme.solve import lane_tables as table
 from amortnlme.solve import lanes as at
-from amortnlme.solve.lane_jit import lane_jit
+from amortnlme.solve.lane_jit import part_jit
 from amortnlme.solve.lanes import LANES
 from amortnlme.solve.schedule import BOLUS, copies_running
 
@@ -27,7 +27,7 @@ SETTLED = 0.5
 DEPENDENT = 1e-8
 
 
-@lane_jit()
+@part_jit()
 def begin_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers, initial):
     """Leave what the lane was doing and start the first period of the regimen of a stop.
 
@@ -71,7 +71,7 @@ def begin_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers,
     return _begin_period(v, k, W, lane, rows, sizes, numbers, integers)
 
 
-@lane_jit()
+@part_jit()
 def _set_rate(v, W, sizes, compartment, value):
     """Let nothing run but this."""
     for i in range(sizes[at.N_STATES]):
@@ -79,7 +79,7 @@ def _set_rate(v, W, sizes, compartment, value):
     W[(sizes[at.RATE] + compartment) * LANES + v] = value
 
 
-@lane_jit()
+@part_jit()
 def _arrive(v, k, span, first_mode, W, lane, sizes, numbers, integers):
     """Give a dose of the regimen at the lane's time and set out for a span; return a status."""
     g = lane[v, at.LIST]
@@ -102,7 +102,7 @@ def _arrive(v, k, span, first_mode, W, lane, sizes, numbers, integers):
     return at.ON_THE_WAY if end > begin else at.NO_STEADY_STATE
 
 
-@lane_jit()
+@part_jit()
 def _begin_period(v, k, W, lane, rows, sizes, numbers, integers):
     g = lane[v, at.LIST]
     for i in range(sizes[at.N_STATES]):
@@ -113,7 +113,7 @@ def _begin_period(v, k, W, lane, rows, sizes, numbers, integers):
     return _arrive(v, k, interval, at.PERIOD_PART, W, lane, sizes, numbers, integers)
 
 
-@lane_jit()
+@part_jit()
 def land_in_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers):
     """Go on at the end of a part of a period.
 
@@ -169,7 +169,7 @@ def land_in_steady(v, k, W, lane, number, rows, sizes, options, numbers, integer
     return at.OK
 
 
-@lane_jit()
+@part_jit()
 def _leave_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers):
     """Return to the event with the regimen's state and infusions, added to what was kept."""
     g = lane[v, at.LIST]
@@ -189,13 +189,13 @@ def _leave_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers
     W[at.ATOL * LANES + v] = options[at.OPTION_ATOL]
 
 
-@lane_jit()
+@part_jit()
 def _weight(v, i, W, sizes, options):
     size = abs(W[(sizes[at.STATE] + i) * LANES + v])
     return 1.0 / (options[at.OPTION_ATOL] + options[at.OPTION_RTOL] * size)
 
 
-@lane_jit()
+@part_jit()
 def _accelerate(v, W, lane, rows, sizes, options):
     """Replace the state G(x) by the next iterate; return whether that one differs from x by little enough."""
     n, state = sizes[at.N_STATES], sizes[at.STATE]
@@ -223,7 +223,7 @@ def _accelerate(v, W, lane, rows, sizes, options):
     return plain == 0.0 or (kept > 0 and change <= SETTLED and plain <= SETTLED)
 
 
-@lane_jit()
+@part_jit()
 def _combine(v, kept, W, r, sizes, options):
     """Anderson's combination, by projecting the residual on the differences of residuals, newest first."""
     n, state = sizes[at.N_STATES], sizes[at.STATE]
@@ -264,7 +264,7 @@ def _combine(v, kept, W, r, sizes, options):
             r[at.NEXT_ITERATE, i] -= share * r[at.CHANGES + b, i]
 
 
-@lane_jit()
+@part_jit()
 def _remember(v, kept, W, lane, r, sizes):
     """Put this period before the remembered ones."""
     n, state = sizes[at.N_STATES], sizes[at.STATE]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +14,7 @@ import sympy
 from amortnlme.core.errors import DesignError
 from amortnlme.solve.engine import AbstractEngine, Rows
 from amortnlme.solve.entry import Entry, EntryValues
-from amortnlme.solve.kernel_module import load_kernels
+from amortnlme.solve.kernel_module import load_driver, load_kernels
 from amortnlme.solve.lane_tables import StopTables, padded_times, stop_tables
 from amortnlme.solve.lanes import lane_memory
 from amortnlme.solve.ode_kernels import OdeFormulas
@@ -24,6 +25,15 @@ from amortnlme.solve.trace import TracedSystem
 
 # Rows that share lanes: many enough that lanes are rarely idle, few enough to spread over threads.
 CHUNK_ROWS = 1024
+DRIVER_PARTS = (
+    "lane_events.py",
+    "lane_steady.py",
+    "lane_tables.py",
+    "lane_jit.py",
+    "lanes.py",
+    "ode_signatures.py",
+    "schedule.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,17 @@ class OdeOptions:
     rtol: float = 1e-8
     atol: float = 1e-10
     max_steps: int = 100_000
+
+
+@cache
+def lane_driver() -> ModuleType:
+    """Compile or load the driver of the lanes.
+
+    Returns
+    -------
+    module
+    """
+    return load_driver("lane_driver.py", DRIVER_PARTS)
 
 
 class LazyKernels:
@@ -194,9 +215,7 @@ class _LaneTask:
     """One call of `OdeEngine.predict`: everything the driver needs, for chunks of rows."""
 
     def __init__(self, engine: OdeEngine, rows: Rows) -> None:
-        from amortnlme.solve.lane_driver import run_lanes
-
-        self.engine, self.rows, self.run_lanes = engine, rows, run_lanes
+        self.engine, self.rows, self.run_lanes = engine, rows, lane_driver().run_lanes
         kernels = engine._kernels
         self.module = kernels.module()
         model, options = kernels.formulas.model, engine.options

@@ -516,7 +516,8 @@ from unit.solve.ode_problems import *
 built = engine(oral, ORAL, ORAL_OUTPUTS)
 f, status = built.predict(rows([[1.3, 2.0, 10.0]], [record("bolus", 0.0, amount=1.0, x=(1.0,)), *observations(
     [1.0], x=(1.0,))]))
-from amortnlme.solve.lane_driver import run_lanes
+from amortnlme.solve.ode import lane_driver
+run_lanes = lane_driver().run_lanes
 module = built._kernels.module()
 for function in (module.step, module.derivative, module.outputs, run_lanes):
     print(sum(function.stats.cache_hits.values()), sum(function.stats.cache_misses.values()))

@@ -67,14 +67,14 @@ class JumpBatch(NamedTuple):
 
 
 @kernel
-def put(target, source):
+def _put(target, source):
     """Copy numbers; an assignment to a slice would allocate."""
     for i in range(target.shape[0]):
         target[i] = source[i]
 
 
 @kernel
-def total_rate(rates):
+def _total_rate(rates):
     """Sum the rates of all reactions; NaN when one is negative or not finite."""
     total = 0.0
     for j in range(rates.shape[0]):
@@ -83,7 +83,7 @@ def total_rate(rates):
 
 
 @kernel
-def is_possible(y):
+def _is_possible(y):
     """Whether all states are numbers of molecules."""
     possible = True
     for i in range(y.shape[0]):
@@ -92,7 +92,7 @@ def is_possible(y):
 
 
 @kernel
-def choose(rates, level):
+def _choose(rates, level):
     """Return the first reaction at which the sum of the rates exceeds a level."""
     chosen = 0
     passed = 0.0
@@ -109,7 +109,7 @@ def choose(rates, level):
 
 
 @kernel
-def react(propensities, t, stop, y, c, rates, arrivals, changes, stream, left):
+def _react(propensities, t, stop, y, c, rates, arrivals, changes, stream, left):
     """Simulate every reaction up to a time; return how many more reactions are allowed, and a status.
 
     The waiting time that reaches beyond the end is dropped: at constant propensities it has no memory.
@@ -121,7 +121,7 @@ def react(propensities, t, stop, y, c, rates, arrivals, changes, stream, left):
         propensities(t, y, c, rates)
         for i in range(n):
             rates[n_reactions + i] = arrivals[i]
-        total = total_rate(rates)
+        total = _total_rate(rates)
         if total != total:
             return left, NON_FINITE
         if total == 0.0:
@@ -136,21 +136,21 @@ def react(propensities, t, stop, y, c, rates, arrivals, changes, stream, left):
         if left == 0:
             return left, MAX_STEPS
         left -= 1
-        j = choose(rates, uniform(second) * total)
+        j = _choose(rates, uniform(second) * total)
         if j < n_reactions:
             for i in range(n):
                 y[i] += changes[j, i]
         else:
             y[j - n_reactions] += 1.0
-        if not is_possible(y):
+        if not _is_possible(y):
             return left, NON_FINITE
 
 
 @kernel
-def leap(rates, h, y, after, changes, stream):
+def _leap(rates, h, y, after, changes, stream):
     """Write the states after a leap; return whether all numbers could be drawn."""
     n_reactions = changes.shape[0]
-    put(after, y)
+    _put(after, y)
     for j in range(rates.shape[0]):
         count, stream[DRAW] = poisson(
             rates[j] * h, stream[DRAW], stream[LOW], stream[HIGH], stream[KEY_0], stream[KEY_1]
@@ -166,7 +166,7 @@ def leap(rates, h, y, after, changes, stream):
 
 
 @kernel
-def leap_to(propensities, t, stop, tau, y, after, c, rates, arrivals, changes, stream, left):
+def _leap_to(propensities, t, stop, tau, y, after, c, rates, arrivals, changes, stream, left):
     """Leap up to a time; return how many more leaps are allowed, and a status.
 
     A leap that would make a state negative is drawn anew at half its length.
@@ -177,7 +177,7 @@ def leap_to(propensities, t, stop, tau, y, after, c, rates, arrivals, changes, s
         propensities(t, y, c, rates)
         for i in range(y.shape[0]):
             rates[n_reactions + i] = arrivals[i]
-        total = total_rate(rates)
+        total = _total_rate(rates)
         if total != total:
             return left, NON_FINITE
         done = False
@@ -185,27 +185,27 @@ def leap_to(propensities, t, stop, tau, y, after, c, rates, arrivals, changes, s
             if left == 0:
                 return left, MAX_STEPS
             left -= 1
-            if not leap(rates, h, y, after, changes, stream):
+            if not _leap(rates, h, y, after, changes, stream):
                 return left, NON_FINITE
             done = True
             for i in range(y.shape[0]):
                 done &= after[i] >= 0.0
             h = h if done else 0.5 * h
-        if not is_possible(after):
+        if not _is_possible(after):
             return left, NON_FINITE
-        put(y, after)
+        _put(y, after)
         t = stop if t + h >= stop - SLACK * tau else t + h
     return left, OK
 
 
 @kernel
-def begin_row(batch, row, y, arrivals, c, stream, key):
+def _begin_row(batch, row, y, arrivals, c, stream, key):
     """Put a row at its initial states; return the time at which it stands and its covariate segment."""
     g = batch.list_index[row]
-    put(y, batch.initial[row])
+    _put(y, batch.initial[row])
     arrivals[:] = 0.0
     segment = batch.integers[g, 0, IN_SEGMENT]
-    put(c, batch.constants[row, segment])
+    _put(c, batch.constants[row, segment])
     stream[DRAW] = np.uint64(0)
     stream[LOW] = batch.ids[row] & np.uint64(0xFFFFFFFF)
     stream[HIGH] = batch.ids[row] >> np.uint64(32)
@@ -215,7 +215,7 @@ def begin_row(batch, row, y, arrivals, c, stream, key):
 
 
 @kernel
-def give(y, arrivals, running, action, compartment, amount):
+def _give(y, arrivals, running, action, compartment, amount):
     """Apply a bolus, an infusion start or an infusion end; return how many infusions run."""
     if action == BOLUS:
         y[compartment] += np.rint(amount)
@@ -231,40 +231,40 @@ def give(y, arrivals, running, action, compartment, amount):
 
 
 @kernel
-def walk(propensities, batch, key, tau, left, row, y, after, c, rates, arrivals, stream, out):
+def _walk(propensities, batch, key, tau, left, row, y, after, c, rates, arrivals, stream, out):
     """Simulate one row and return its status."""
     g = batch.list_index[row]
     floats, integers = batch.floats[g], batch.integers[g]
-    t, segment = begin_row(batch, row, y, arrivals, c, stream, key)
+    t, segment = _begin_row(batch, row, y, arrivals, c, stream, key)
     running = 0
-    status = OK if is_possible(y) else NON_FINITE
+    status = OK if _is_possible(y) else NON_FINITE
     k = 0
     while status == OK and k < batch.n_events[g]:
         action, stop = integers[k, ACTION], floats[k, TIME]
         from_here = max(t, batch.start[row])
         if action == RESET:
-            put(y, batch.initial[row])
+            _put(y, batch.initial[row])
             arrivals[:] = 0.0
             running = 0
         elif from_here < stop:
             if tau > 0.0:
-                left, status = leap_to(
+                left, status = _leap_to(
                     propensities, from_here, stop, tau, y, after, c, rates, arrivals, batch.changes,
                     stream, left,
                 )  # fmt: skip
             else:
-                left, status = react(
+                left, status = _react(
                     propensities, from_here, stop, y, c, rates, arrivals, batch.changes, stream, left
                 )
         t = stop
         if integers[k, IN_SEGMENT] != segment:
             segment = integers[k, IN_SEGMENT]
-            put(c, batch.constants[row, segment])
+            _put(c, batch.constants[row, segment])
         if status == OK and action == OBSERVE:
-            put(out[integers[k, SLOT], :, row], y)
+            _put(out[integers[k, SLOT], :, row], y)
         elif status == OK:
-            running = give(y, arrivals, running, action, integers[k, COMPARTMENT], floats[k, AMOUNT])
-            status = OK if is_possible(y) else NON_FINITE
+            running = _give(y, arrivals, running, action, integers[k, COMPARTMENT], floats[k, AMOUNT])
+            status = OK if _is_possible(y) else NON_FINITE
         k += 1
     return status
 
@@ -293,7 +293,7 @@ def run_rows(propensities, batch, key, tau, max_reactions, scratch, c, stream, o
     y, after, arrivals, rates = scratch[0, :n], scratch[1, :n], scratch[2, :n], scratch[3]
     for row in range(status.shape[0]):
         if status[row] == OK:
-            status[row] = walk(
+            status[row] = _walk(
                 propensities, batch, key, tau, max_reactions, row, y, after, c, rates, arrivals, stream, out
             )  # fmt: skip
 

@@ -55,7 +55,7 @@ SLACK = 1e-9
 
 
 @kernel
-def fill_words(first, second, counters, n_draws, key_0, key_1):
+def _fill_words(first, second, counters, n_draws, key_0, key_1):
     """Draw two random words of 64 bits per draw and lane."""
     purpose = np.uint64(PURPOSE_BROWNIAN)
     for r in range(n_draws):
@@ -74,14 +74,14 @@ def fill_words(first, second, counters, n_draws, key_0, key_1):
 # Apart from the words, because two short loops keep the processor busier than a long one; one loop over all,
 # because LLVM would unroll a loop over lanes until its constants no longer fit into the registers.
 @kernel
-def fill_normals(even, odd, first, second, n_numbers):
+def _fill_normals(even, odd, first, second, n_numbers):
     """Turn pairs of words into pairs of normal numbers."""
     for i in range(n_numbers):
         even[i], odd[i] = normal_pair(first[i], second[i])
 
 
 @kernel
-def fill_lengths(drawn, work, n):
+def _fill_lengths(drawn, work, n):
     """Write the length of every step and its root; return how far the lengths of two steps are apart.
 
     Where every lane moves all the time, the steps of a leg share one length per lane. A lane whose start
@@ -112,7 +112,7 @@ def fill_lengths(drawn, work, n):
 
 
 @kernel
-def plan(work, numbers, span, dt, max_steps, lane):
+def _plan(work, numbers, span, dt, max_steps, lane):
     """Choose number and length of the steps over the span to the next event; return a status."""
     wanted = max(1.0, math.ceil(span / dt - SLACK))
     bound = work[BOUND * LANES + lane]
@@ -132,8 +132,8 @@ def plan(work, numbers, span, dt, max_steps, lane):
 
 
 @kernel
-def plan_together(work, numbers, span, dt, max_steps):
-    """Do what `plan` does if all lanes are slow enough over one span; return whether they are."""
+def _plan_together(work, numbers, span, dt, max_steps):
+    """Do what `_plan` does if all lanes are slow enough over one span; return whether they are."""
     wanted = max(1.0, math.ceil(span / dt - SLACK))
     slow = True
     for lane in range(LANES):
@@ -154,7 +154,7 @@ def plan_together(work, numbers, span, dt, max_steps):
 
 
 @kernel
-def plan_legs(work, numbers, floats, status, dt, max_steps):
+def _plan_legs(work, numbers, floats, status, dt, max_steps):
     """Plan the next leg of every lane at the end of one; return how many lanes turned out to be hopeless."""
     hopeless = 0
     for lane in range(LANES):
@@ -169,7 +169,7 @@ def plan_legs(work, numbers, floats, status, dt, max_steps):
             work[BEGIN * LANES + lane] += work[DONE * LANES + lane] * step
             numbers[USED, lane] -= left
         span = floats[numbers[LIST, lane], numbers[EVENT, lane], TIME] - work[BEGIN * LANES + lane]
-        found = plan(work, numbers, span, dt, max_steps, lane)
+        found = _plan(work, numbers, span, dt, max_steps, lane)
         if found != OK:
             status[numbers[ROW, lane]] = found
             # An idle lane is due for a new row.
@@ -179,7 +179,7 @@ def plan_legs(work, numbers, floats, status, dt, max_steps):
 
 
 @kernel
-def count_steps(work, numbers, counters, n, n_pairs):
+def _count_steps(work, numbers, counters, n, n_pairs):
     """Count n steps of all lanes."""
     for lane in range(LANES):
         numbers[LEFT, lane] -= n
@@ -189,7 +189,7 @@ def count_steps(work, numbers, counters, n, n_pairs):
 
 
 @kernel
-def steps_together(numbers):
+def _steps_together(numbers):
     """Count the steps until one of the lanes is at the end of a leg; 0 if all are idle."""
     n = LEG + 1
     for lane in range(LANES):
@@ -240,22 +240,22 @@ def run_lanes(
             fastest_rate(work, lanes)
             span = floats[numbers[LIST, 0], numbers[EVENT, 0], TIME] - work[BEGIN * LANES]
             hopeless = 0
-            if not plan_together(work, numbers, span, dt, max_steps):
-                hopeless = plan_legs(work, numbers, floats, status, dt, max_steps)
+            if not _plan_together(work, numbers, span, dt, max_steps):
+                hopeless = _plan_legs(work, numbers, floats, status, dt, max_steps)
         else:
             hopeless = 1
         while hopeless > 0:
             next_row = arrive(work, numbers, counters, batch, out, status, next_row)
             fastest_rate(work, lanes)
-            hopeless = plan_legs(work, numbers, floats, status, dt, max_steps)
-        n = steps_together(numbers)
+            hopeless = _plan_legs(work, numbers, floats, status, dt, max_steps)
+        n = _steps_together(numbers)
         if n == 0:
             return
-        fill_words(first, second, counters, n * n_pairs, key[0], key[1])
-        fill_normals(even, odd, first, second, n * n_pairs * LANES)
-        stride = fill_lengths(drawn, work, n)
+        _fill_words(first, second, counters, n * n_pairs, key[0], key[1])
+        _fill_normals(even, odd, first, second, n * n_pairs * LANES)
+        stride = _fill_lengths(drawn, work, n)
         advance(work, drawn, n, stride, lanes)
-        count_steps(work, numbers, counters, n, n_pairs)
+        _count_steps(work, numbers, counters, n, n_pairs)
 
 
 @cache

@@ -67,7 +67,7 @@ class SdeBatch(NamedTuple):
 
 
 @kernel
-def put_initial(work, initial, row, lane):
+def _put_initial(work, initial, row, lane):
     """Set a lane to the initial states of its row, with no infusion running."""
     n = initial.shape[1]
     for i in range(n):
@@ -76,19 +76,19 @@ def put_initial(work, initial, row, lane):
 
 
 @kernel
-def put_constants(work, n, constants, row, segment, lane):
+def _put_constants(work, n, constants, row, segment, lane):
     """Put a lane under the covariates of a segment."""
     for i in range(constants.shape[2]):
         work[(N_CLOCK + 2 * n + i) * LANES + lane] = constants[row, segment, i]
 
 
 @kernel
-def enter_row(work, numbers, counters, batch, row, lane):
+def _enter_row(work, numbers, counters, batch, row, lane):
     """Give a lane a row; it stands before its first event, or at the start of its clock if earlier."""
     g = batch.list_index[row]
-    put_initial(work, batch.initial, row, lane)
+    _put_initial(work, batch.initial, row, lane)
     segment = batch.integers[g, 0, IN_SEGMENT]
-    put_constants(work, batch.initial.shape[1], batch.constants, row, segment, lane)
+    _put_constants(work, batch.initial.shape[1], batch.constants, row, segment, lane)
     start = batch.start[row]
     first = batch.floats[g, 0, TIME]
     work[BEGIN * LANES + lane] = start if -math.inf < start < first else first
@@ -105,7 +105,7 @@ def enter_row(work, numbers, counters, batch, row, lane):
 
 
 @kernel
-def give_dose(work, numbers, n, action, compartment, amount, lane):
+def _give_dose(work, numbers, n, action, compartment, amount, lane):
     """Apply a bolus, an infusion start or an infusion end."""
     state = (N_CLOCK + compartment) * LANES + lane
     rate = (N_CLOCK + n + compartment) * LANES + lane
@@ -123,7 +123,7 @@ def give_dose(work, numbers, n, action, compartment, amount, lane):
 
 
 @kernel
-def pass_events(work, numbers, floats, integers, n_events, constants, initial, out, lane):
+def _pass_events(work, numbers, floats, integers, n_events, constants, initial, out, lane):
     """Apply the events at which a lane stands; return whether its row is finished."""
     row = numbers[ROW, lane]
     g = numbers[LIST, lane]
@@ -135,18 +135,18 @@ def pass_events(work, numbers, floats, integers, n_events, constants, initial, o
         action = integers[g, k, ACTION]
         if action == RESET:
             now = floats[g, k, TIME]  # which may be earlier
-            put_initial(work, initial, row, lane)
+            _put_initial(work, initial, row, lane)
             numbers[RUNNING, lane] = 0
         segment = integers[g, k, IN_SEGMENT]
         if segment != numbers[SEGMENT, lane]:
             numbers[SEGMENT, lane] = segment
-            put_constants(work, n, constants, row, segment, lane)
+            _put_constants(work, n, constants, row, segment, lane)
         if action == OBSERVE:
             slot = integers[g, k, SLOT]
             for i in range(n):
                 out[slot, i, row] = work[(N_CLOCK + i) * LANES + lane]
         else:
-            give_dose(work, numbers, n, action, integers[g, k, COMPARTMENT], floats[g, k, AMOUNT], lane)
+            _give_dose(work, numbers, n, action, integers[g, k, COMPARTMENT], floats[g, k, AMOUNT], lane)
         k += 1
     work[BEGIN * LANES + lane] = now
     numbers[EVENT, lane] = k
@@ -154,7 +154,7 @@ def pass_events(work, numbers, floats, integers, n_events, constants, initial, o
 
 
 @kernel
-def seat_next(work, numbers, counters, batch, out, status, lane, next_row):
+def _seat_next(work, numbers, counters, batch, out, status, lane, next_row):
     """Give an idle lane the next row that has an interval to cross; return the row after it."""
     numbers[ROW, lane] = -1
     numbers[LEG_LEFT, lane] = 0
@@ -164,8 +164,8 @@ def seat_next(work, numbers, counters, batch, out, status, lane, next_row):
         next_row += 1
         if status[row] != OK:
             continue
-        enter_row(work, numbers, counters, batch, row, lane)
-        if not pass_events(
+        _enter_row(work, numbers, counters, batch, row, lane)
+        if not _pass_events(
             work, numbers, batch.floats, batch.integers, batch.n_events, batch.constants, batch.initial,
             out, lane,
         ):  # fmt: skip
@@ -176,7 +176,26 @@ def seat_next(work, numbers, counters, batch, out, status, lane, next_row):
 
 @kernel
 def arrive(work, numbers, counters, batch, out, status, next_row):
-    """Let the lanes that reached an event pass it, finished ones take new rows; return the next row."""
+    """Let the lanes that reached an event pass it, finished ones take new rows.
+
+    Parameters
+    ----------
+    work : ndarray
+        Memory of the lanes; see `amortnlme.solve.sde_lanes`.
+    numbers : ndarray of int, shape (N_NUMBERS, LANES)
+    counters : ndarray of uint64
+        Words of the lanes' counters.
+    batch : SdeBatch
+    out : ndarray, shape (m, n, N)
+    status : ndarray of int, shape (N,)
+    next_row : int
+        First row that no lane has taken yet.
+
+    Returns
+    -------
+    int
+        `next_row` afterwards.
+    """
     floats, integers, n_events = batch.floats, batch.integers, batch.n_events
     constants, initial = batch.constants, batch.initial
     n = initial.shape[1]
@@ -192,11 +211,11 @@ def arrive(work, numbers, counters, batch, out, status, next_row):
                 checksum += 0.0 * work[(N_CLOCK + i) * LANES + lane]
             if checksum != 0.0:
                 status[row] = NON_FINITE
-            elif not pass_events(
+            elif not _pass_events(
                 work, numbers, floats, integers, n_events, constants, initial, out, lane
             ):  # fmt: skip
                 continue
-        next_row = seat_next(work, numbers, counters, batch, out, status, lane, next_row)
+        next_row = _seat_next(work, numbers, counters, batch, out, status, lane, next_row)
     return next_row
 
 
@@ -206,6 +225,21 @@ def observe_together(work, numbers, floats, integers, n_events, n, out):
 
     It was where neighbouring rows on one list have reached the same observation, all finite, and the next
     event comes later: what lanes of one design do at most events. Otherwise nothing is touched.
+
+    Parameters
+    ----------
+    work : ndarray
+        Memory of the lanes; see `amortnlme.solve.sde_lanes`.
+    numbers : ndarray of int, shape (N_NUMBERS, LANES)
+    floats, integers, n_events : ndarray
+        Of an `SdeBatch`.
+    n : int
+        Number of states.
+    out : ndarray, shape (m, n, N)
+
+    Returns
+    -------
+    bool
     """
     row, g, k = numbers[ROW, 0], numbers[LIST, 0], numbers[EVENT, 0]
     possible = row >= 0 and k + 1 < n_events[g] and integers[g, k, ACTION] == OBSERVE

@@ -11,10 +11,13 @@ from numba import njit
 # so lose up to its cube: 40^3 x 1.1e-16 = 7e-12 relative. Beyond it (nearly equal rates) the matrix
 # exponential takes over.
 MAX_CANCELLATION = 40.0
+# States alone pass through it once: 2000 x 1.1e-16 = 2e-13. Only for systems with loops of two states,
+# whose exponentials are dear; otherwise states are the same to the last bit with and without sensitivities.
+MAX_CANCELLATION_OF_STATES = 2000.0
 
 
 def eigenbases(
-    K: np.ndarray, blocks: tuple[int, ...]
+    K: np.ndarray, blocks: tuple[int, ...], *, sensitivities: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues, eigenvectors and inverse eigenvectors of rate matrices.
 
@@ -25,6 +28,8 @@ def eigenbases(
     blocks : tuple of int
         Sizes of the blocks along the diagonal. Blocks of one or two states are solved directly; with larger
         ones LAPACK is used.
+    sensitivities : bool
+        Whether the bases have to serve sensitivities too.
 
     Returns
     -------
@@ -50,7 +55,8 @@ def eigenbases(
         modal &= np.all(np.imag(found) == 0.0, axis=1)
         values = np.ascontiguousarray(np.real(found))
         V[:] = np.real(vectors)
-    _complete(K, values, V, W, modal, largest)
+    limit = MAX_CANCELLATION if sensitivities or largest != 2 else MAX_CANCELLATION_OF_STATES
+    _complete(K, values, V, W, modal, largest, limit)
     return values, V, W, modal
 
 
@@ -189,7 +195,7 @@ def _reachable(K, reach):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _is_trusted(K, values, V, W, reach, exponentials):
+def _is_trusted(K, values, V, W, reach, exponentials, limit):
     """Compare every entry of V exp(L t) W with the sum of its absolute terms, at t = 1 / |each eigenvalue|.
 
     The ratio is invariant to the units of the states and to the scaling of the eigenvectors.
@@ -216,13 +222,13 @@ def _is_trusted(K, values, V, W, reach, exponentials):
                 for k in range(n):
                     total += V[i, k] * W[k, j] * exponentials[probe, k]
                 peak = max(peak, abs(total))
-            if not size <= MAX_CANCELLATION * peak:
+            if not size <= limit * peak:
                 return False
     return True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _complete(K, values, V, W, modal, largest_block):
+def _complete(K, values, V, W, modal, largest_block, limit):
     """Fill V and W, and replace untrusted bases by the identity."""
     n = K.shape[1]
     scratch = np.empty((n, n))
@@ -234,7 +240,7 @@ def _complete(K, values, V, W, modal, largest_block):
                 _triangular_vectors(K[r], values[r], V[r], W[r])
             elif largest_block > 2:
                 _invert(V[r], W[r], scratch)
-            if not _is_trusted(K[r], values[r], V[r], W[r], reach, exponentials):
+            if not _is_trusted(K[r], values[r], V[r], W[r], reach, exponentials, limit):
                 modal[r] = 0
         if not modal[r]:
             for i in range(n):

@@ -189,7 +189,7 @@ class LinearSolver(AbstractSolver):
             covariates,
             derivatives=bool(sensitive),
         )
-        rates = Rates(K, dK, inputs, *eigenbases(K, system.blocks))
+        rates = Rates(K, dK, inputs, *eigenbases(K, system.blocks, sensitivities=bool(sensitive)))
         status[:] = found
         s[found != SolveStatus.OK] = np.nan
         order = np.array(system.order, dtype=np.int64)

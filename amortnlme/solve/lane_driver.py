@@ -62,6 +62,18 @@ def _observe_between(v, W, lane, sizes, times, block, buffer):
 
 
 @part_jit(forceinline=True)
+def _remember_first_step(v, outcome, W, lane, number):
+    """Keep the length wanted after the first step behind an event, for the next event of its kind.
+
+    Not the first step's own length: that would stay what a first dose into an empty system needs.
+    """
+    if lane[v, at.KIND] > 0:
+        if outcome == at.ACCEPTED_STEP:
+            number[v, at.FIRST_STEPS + lane[v, at.KIND] - 1] = W[at.PROPOSED * LANES + v]
+        lane[v, at.KIND] = 0
+
+
+@part_jit(forceinline=True)
 def _watch(v, W, lane, times):
     """Say when the lane needs attention: at its next observation, or after the first step behind an event."""
     q = lane[v, at.NEXT]
@@ -165,11 +177,7 @@ def run_lanes(
             outcome = W[at.OUTCOME * LANES + v]
             status = at.ON_THE_WAY
             if outcome != at.REJECTED_STEP:
-                if lane[v, at.KIND] > 0:
-                    if outcome == at.ACCEPTED_STEP:
-                        # Not its own length: that would stay what a first dose into an empty system needs.
-                        number[v, at.FIRST_STEPS + lane[v, at.KIND] - 1] = W[at.PROPOSED * LANES + v]
-                    lane[v, at.KIND] = 0
+                _remember_first_step(v, outcome, W, lane, number)
                 _observe_between(v, W, lane, sizes, times, block, buffer)
             if outcome == at.LANDED_STEP:
                 status = land(

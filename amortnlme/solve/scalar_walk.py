@@ -10,8 +10,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from amortnlme.solve.lane_jit import part_jit
 from amortnlme.solve.schedule import (
     BOLUS,
     INFUSION_END,
@@ -86,7 +86,7 @@ class Batch(NamedTuple):
     max_steps: int
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def first_step(model, t, target, p, w, batch):
     """Guess a first step from the sizes of state and slope (Hairer, Norsett and Wanner, II.4).
 
@@ -119,7 +119,7 @@ def first_step(model, t, target, p, w, batch):
     return min(h, 0.1 * (target - t))
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def advance(model, t, target, steps, p, w, batch, row, first, last, out):
     """Integrate to a time and record the events first..last-1, observations, on the way.
 
@@ -186,7 +186,7 @@ def advance(model, t, target, steps, p, w, batch, row, first, last, out):
     return steps, OK
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def clear(w):
     """Empty the states and switch off what is running.
 
@@ -200,7 +200,7 @@ def clear(w):
         w[RATE, i] = 0.0
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def follow_regimen(model, k, arrival, span, steps, p, w, batch, row, out):
     """Give a dose of a steady-state regimen and advance by a time up to its interval.
 
@@ -244,7 +244,7 @@ def follow_regimen(model, k, arrival, span, steps, p, w, batch, row, out):
     return steps, status
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def _newton_change(model, k, before, steps, p, w, batch, row, out):
     """Solve (I - dP) change = P(z) - z; z, P(z) and the change are in GUESS, IMAGE and SLOPE."""
     n = w.shape[1]
@@ -270,7 +270,7 @@ def _newton_change(model, k, before, steps, p, w, batch, row, out):
     return steps, OK
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def _newton_step(w, batch):
     """Write GUESS + SLOPE into the state; return the size of the change in units of the tolerance.
 
@@ -294,7 +294,7 @@ def _newton_step(w, batch):
     return gap
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def settle(model, k, arrival, steps, p, w, batch, row, out):
     """Find the state just before a dose of the regimen of event k, given for ever.
 
@@ -348,7 +348,7 @@ def settle(model, k, arrival, steps, p, w, batch, row, out):
     return steps, NO_STEADY_STATE
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
     """Apply a bolus, an infusion start or an infusion end.
 
@@ -396,7 +396,7 @@ def apply_dose(model, k, n_running, steps, p, w, batch, row, out):
     return n_running, steps, OK
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def enter_segment(g, segment, p, batch):
     """Put the covariates of a segment behind the parameters.
 
@@ -412,7 +412,7 @@ def enter_segment(g, segment, p, batch):
         p[d + i] = batch.covariates[g, segment, i]
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def walk(model, row, p, w, batch, out):
     """Solve one row.
 

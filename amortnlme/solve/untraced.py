@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sympy
-from numba import types
 
 from amortnlme.core.errors import DesignError
 from amortnlme.solve.engine import AbstractEngine, Rows
 from amortnlme.solve.entry import Entry
-from amortnlme.solve.kernel_module import load_kernels
+from amortnlme.solve.kernel_module import load_driver
 from amortnlme.solve.observables import Observables
 from amortnlme.solve.ode import OdeOptions
 from amortnlme.solve.row_schedule import row_events
 from amortnlme.solve.scalar_walk import Batch
-from amortnlme.solve.schedule import Events
 from amortnlme.solve.solver import StateSolution
 from amortnlme.solve.threads import for_each_chunk
 from amortnlme.solve.trace import Names
-from amortnlme.solve.untraced_source import DERIVATIVE, compile_rhs, module_source
+from amortnlme.solve.untraced_source import compile_rhs, module_source
 from amortnlme.solve.untraced_step import scratch_rows
 
 # Sensitivities: relative steps of psi, and how much tighter than asked the solutions behind them are. Shorter
@@ -36,24 +32,8 @@ TIGHTEST = 1e-11
 # What a parameter at zero is moved by, in units of itself.
 SMALLEST_SCALE = 1e-3
 
-# The driver is compiled from these files; their text is part of the name under which machine code is kept.
-DRIVER_SOURCES = ("untraced.py", "untraced_step.py", "scalar_walk.py", "rodas5p.py", "schedule.py")
-DRIVER = '''"""Driver of right-hand sides that are not traced. Generated from sources with the hash
-{digest}.
-"""
-
-from numba import njit
-
-from amortnlme.solve.scalar_walk import walk
-from amortnlme.solve.untraced import driver_signature
-
-
-@njit(driver_signature(), cache=True, nogil=True, error_model="numpy", _nrt=False)
-def solve_rows(model, batch, p, w, out, status):
-    for row in range(status.shape[0]):
-        if status[row] == 0:
-            status[row] = walk(model, row, p, w, batch, out)
-'''
+# What the machine code of the driver is made of.
+DRIVER_PARTS = ("untraced_step.py", "scalar_walk.py", "rodas5p.py", "schedule.py", "lane_jit.py")
 
 
 def make_batch(
@@ -116,42 +96,10 @@ def refuse_superposition(rows: Rows) -> None:
         )
 
 
-def driver_signature() -> Any:
-    """Return the signature of the driver `solve_rows(model, batch, p, w, out, status)`.
-
-    Returns
-    -------
-    numba signature
-    """
-    real, whole = types.float64, types.int64
-    vector, table, cube = real[::1], real[:, ::1], real[:, :, ::1]
-    floats = {"time", "amount", "duration", "ii", "recorded", "phase"}
-    members = [table if name in floats else whole[:, ::1] for name in Events._fields]
-    members[Events._fields.index("n_events")] = whole[::1]
-    fields = {
-        "events": types.NamedTuple(members, Events),
-        "list_index": whole[::1],
-        "design_index": whole[::1],
-        "psi": table,
-        "covariates": cube,
-        "initial": table,
-        "start": vector,
-        "output": whole[:, ::1],
-        "rtol": real,
-        "atol": real,
-        "max_steps": whole,
-    }
-    batch = types.NamedTuple([fields[name] for name in Batch._fields], Batch)
-    return types.void(types.FunctionType(DERIVATIVE), batch, vector, table, cube, whole[::1])
-
-
 @cache
 def _driver() -> Callable[..., None]:
     """Compile the driver, once for all models; only who uses it pays for loading it."""
-    folder = Path(__file__).parent
-    texts = "".join((folder / name).read_text(encoding="utf-8") for name in DRIVER_SOURCES)
-    digest = hashlib.sha256(texts.encode()).hexdigest()
-    return load_kernels("untraced_driver", DRIVER.format(digest=digest)).solve_rows
+    return load_driver("untraced_driver.py", DRIVER_PARTS).solve_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

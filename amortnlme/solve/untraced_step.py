@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from amortnlme.solve.lane_jit import part_jit
 from amortnlme.solve.rodas5p import GAMMA, N_STAGES, NODES, TIME_WEIGHTS, A, C, H
 
 # Rows of the scratch table of one simulation; a row holds one value per state.
@@ -42,11 +42,7 @@ def scratch_rows(n: int) -> int:
     return JACOBIAN + 3 * n
 
 
-# Nothing here or in `scalar_walk` is cached by itself: Numba looks at a function's own file only, and would
-# keep it although what it calls in another file has changed. The driver in `untraced` is cached as a whole,
-# under a name that follows all of its sources. Nothing here makes an array: without Numba's runtime
-# (`_nrt=False`) the arrays taken out of a batch are not counted at every use, which is twice as fast.
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def slope(model, t, y, p, rate, out):
     """Write the derivatives of the states, running infusions included.
 
@@ -65,7 +61,7 @@ def slope(model, t, y, p, rate, out):
         out[i] += rate[i]
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def record(model, t, y, p, batch, row, slot, out):
     """Keep the states of an observation.
 
@@ -84,7 +80,7 @@ def record(model, t, y, p, batch, row, slot, out):
         out[row, slot, i] = y[i]
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def factorize(a, pivot):
     """Overwrite a square matrix with its LU factors, rows exchanged as `pivot` says.
 
@@ -110,7 +106,7 @@ def factorize(a, pivot):
                 a[r, j] -= a[r, c] * a[c, j]
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def substitute(a, pivot, b):
     """Overwrite b with the solution of the factorized system.
 
@@ -132,13 +128,13 @@ def substitute(a, pivot, b):
         b[r] /= a[r, r]
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def _copy(source, target):
     for i in range(source.shape[0]):
         target[i] = source[i]
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def _is_finite(values):
     total = 0.0
     for i in range(values.shape[0]):
@@ -146,7 +142,7 @@ def _is_finite(values):
     return total == 0.0
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def _differentiate(model, t, h, p, w, floor):
     """Jacobian and time derivative by central differences, one-sided where one side cannot be evaluated.
 
@@ -181,7 +177,7 @@ def _differentiate(model, t, h, p, w, floor):
         w[TIME_SLOPE, i] = (above[i] - below[i]) / (up - down)
 
 
-@njit(nogil=True, error_model="numpy", _nrt=False)
+@part_jit()
 def step(model, t, h, rejected, p, w, batch):
     """Try one step from `w[STATE]` to `w[NEXT]`, with the coefficients of the interpolation.
 

@@ -22,6 +22,8 @@ from amortnlme.solve.untraced import UntracedEngine
 N_ROWS = 64
 # Engines whose error is controlled by tolerances.
 NUMERICAL = (OdeEngine, UntracedEngine)
+# A check at a sharp tolerance over hundreds of doses may take this many times the steps of a prediction.
+MORE_STEPS = 100
 
 
 class Broken(Exception):
@@ -209,7 +211,7 @@ class World:
         Parameters
         ----------
         rtol : float
-            The absolute tolerance is changed in proportion.
+            The absolute tolerance is changed in proportion; many more steps are allowed.
 
         Returns
         -------
@@ -221,7 +223,9 @@ class World:
             return self.model.program
         options = engine.options
         atol = options.atol * rtol / options.rtol
-        sharp = replace(engine, options=replace(options, rtol=rtol, atol=atol))
+        # Rodas5P needs about the fourth root more steps, and long series of doses of a stiff model many.
+        steps = int(options.max_steps * max(1.0, options.rtol / rtol))
+        sharp = replace(engine, options=replace(options, rtol=rtol, atol=atol, max_steps=steps))
         return replace(self.model.program, engine=sharp)
 
     def rows(

@@ -8,7 +8,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +53,7 @@ class Row:
     name: str
     per_second: float
     n: int
+    ratio: float
     failed: int = 0
     error_median: float | None = None
     error_q99: float | None = None
@@ -79,26 +80,29 @@ def wall_seconds(work: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def rate(
-    name: str,
-    work: Callable[[], np.ndarray],
-    reference: np.ndarray | None,
-    *,
-    repeats: int,
-) -> Row:
-    """Time an engine and compare it with the reference.
+def race(
+    engines: Sequence[tuple[str, Callable[[], np.ndarray], np.ndarray | None]], rounds: int = 5
+) -> list[Row]:
+    """Time engines in turns, so that all meet the same neighbors, and compare them with their references.
 
-    `work` returns one row of outputs per simulation, NaN in rows that failed.
+    An engine is its name, work that returns one row of outputs per simulation (NaN in rows that failed), and its
+    reference, or None. Ratios are medians over the rounds.
     """
-    found = work()  # compiles
-    seconds = cpu_seconds(work, repeats)
-    n = len(found)
-    failed = int(np.isnan(found).any(axis=1).sum())
-    if reference is None:
-        return Row(name, n / seconds, n, failed)
-    worst = np.nanmax(np.abs(found - reference[:n]), axis=1, where=~np.isnan(found), initial=0.0)
-    median, q99, largest = np.quantile(worst, [0.5, 0.99, 1.0])
-    return Row(name, n / seconds, n, failed, float(median), float(q99), float(largest))
+    found = [work() for _, work, _ in engines]  # compiles
+    seconds = np.array([[cpu_seconds(work, 1) for _, work, _ in engines] for _ in range(rounds)])
+    each = seconds / np.array([len(values) for values in found])
+    per_second, ratio = np.median(1.0 / each, axis=0), np.median(each / each[:, :1], axis=0)
+    rows = []
+    for i, (name, _, reference) in enumerate(engines):
+        values = found[i]
+        failed = int(np.isnan(values).any(axis=1).sum())
+        errors: list[float | None] = [None, None, None]
+        if reference is not None:
+            difference = np.abs(values - reference[: len(values)])
+            worst = np.nanmax(difference, axis=1, where=~np.isnan(difference), initial=0.0)
+            errors = np.quantile(worst, [0.5, 0.99, 1.0]).tolist()
+        rows.append(Row(name, float(per_second[i]), len(values), float(ratio[i]), failed, *errors))
+    return rows
 
 
 def show(rows: list[Row]) -> None:
@@ -110,9 +114,8 @@ def show(rows: list[Row]) -> None:
     for row in rows:
         errors = (row.error_median, row.error_q99, row.error_worst)
         shown = "  ".join("-" if e is None else f"{e:.1e}" for e in errors)
-        ratio = rows[0].per_second / row.per_second
         print(
-            f"{row.name:48s} {row.per_second:12,.0f} {ratio:10.2f} {row.n:7d} {row.failed:6d}   {shown}",
+            f"{row.name:48s} {row.per_second:12,.0f} {row.ratio:10.2f} {row.n:7d} {row.failed:6d}   {shown}",
             flush=True,
         )
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from measure import Row, rate, save, show, use_one_core
+from measure import race, save, show, use_one_core
 
-N, N_REFERENCE, N_SCIPY, N_DIFFRAX, REPEATS = 4000, 4000, 40, 256, 5
+N, N_SCIPY, N_DIFFRAX = 4000, 40, 256
 RTOL, ATOL = 1e-6, 1e-9
 SEED = 1
 
@@ -173,24 +173,24 @@ def diffrax_kvaerno5(psi: np.ndarray, times: np.ndarray) -> Callable[[], np.ndar
 def main() -> None:
     """Print the table and write results/mrna_ode.json."""
     phi, psi, times = draws()
-    reference = ours(1e-12, 1e-14, phi[:N_REFERENCE], times)()
-    rows: list[Row] = [rate("amortnlme predict", ours(RTOL, ATOL, phi, times), reference, repeats=REPEATS)]
+    reference = ours(1e-12, 1e-14, phi, times)()
+    engines = [("amortnlme predict", ours(RTOL, ATOL, phi, times), reference)]
     figures: dict[str, object] = {"rtol": RTOL, "atol": ATOL, "n_outputs": len(times)}
     try:
-        peer = numbalsoda_lsoda(psi[:1000], times, RTOL, ATOL)
-        rows.append(rate("numbalsoda LSODA", peer, reference, repeats=3))
+        engines.append(("numbalsoda LSODA", numbalsoda_lsoda(psi[:1000], times, RTOL, ATOL), reference))
         check = np.abs(numbalsoda_lsoda(psi[:300], times, 1e-12, 1e-14)() - reference[:300])
         figures["reference_against_lsoda_1e-12"] = np.nanquantile(
             np.nanmax(check, axis=1), [0.5, 0.99, 1.0]
         ).tolist()
     except ImportError as missing:
         print(f"numbalsoda is left out: {missing}")
-    rows.append(rate("SciPy LSODA, compiled rhs", scipy_lsoda(psi[:N_SCIPY], times), reference, repeats=3))
+    engines.append(("SciPy LSODA, compiled rhs", scipy_lsoda(psi[:N_SCIPY], times), reference))
     try:
         peer = diffrax_kvaerno5(psi[:N_DIFFRAX], times)
-        rows.append(rate(f"diffrax Kvaerno5, vmap of {N_DIFFRAX}", peer, reference, repeats=1))
+        engines.append((f"diffrax Kvaerno5, vmap of {N_DIFFRAX}", peer, reference))
     except ImportError as missing:
         print(f"diffrax is left out: {missing}")
+    rows = race(engines)
     show(rows)
     for key, value in figures.items():
         print(f"{key}: {value}")

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from measure import Row, rate, save, show, use_one_core
+from measure import race, save, show, use_one_core
 
-N, N_NUMPY, N_JAX, N_LOOP, REPEATS = 4096, 2000, 256, 400, 5
+N, N_NUMPY, N_JAX, N_LOOP = 4096, 2000, 256, 400
 STEP = 0.01
 SEED = 3
 
@@ -140,23 +140,22 @@ def main() -> None:
     times = model.design_sampler.sample(1, generator(SEED)).observation_times[0]
     package = ours(phi, times)
     found = package()
-    rows: list[Row] = [rate("amortnlme simulate", package, None, repeats=REPEATS)]
     figures: dict[str, object] = {"steps": int(len(times) * np.ceil(times[0] / STEP))}
-    peers: list[tuple[str, Callable[..., Callable[[], np.ndarray]], int]] = [
-        ("NumPy, vectorised over simulations", numpy_paths, N_NUMPY),
-        ("Numba loop per simulation, np.random", numba_loop, N_LOOP),
+    numpy_work = numpy_paths(psi[:N_NUMPY], times)
+    engines = [
+        ("amortnlme simulate", package, None),
+        ("NumPy, vectorised over simulations", numpy_work, None),
+        ("Numba loop per simulation, np.random", numba_loop(psi[:N_LOOP], times), None),
     ]
+    # The Numba loop steps from the release on and interpolates its outputs, so it is not compared.
+    figures["largest_z_against_numpy"] = largest_z(found, numpy_work())
     try:
-        import jax  # noqa: F401
-
-        peers.append((f"JAX vmap(scan), float32, {N_JAX} at a time", jax_scan, N_JAX))
+        jax_work = jax_scan(psi[:N_JAX], times)
+        engines.append((f"JAX vmap(scan), float32, {N_JAX} at a time", jax_work, None))
+        figures["largest_z_against_jax"] = largest_z(found, jax_work())
     except ImportError as missing:
         print(f"JAX is left out: {missing}")
-    for name, make, n in peers:
-        work = make(psi[:n], times)
-        rows.append(rate(name, work, None, repeats=3))
-        if make is not numba_loop:  # its steps begin at the release, so its outputs are interpolated
-            figures[f"largest z of mean differences, {name}"] = largest_z(found, work())
+    rows = race(engines)
     show(rows)
     for key, value in figures.items():
         print(f"{key}: {value}")

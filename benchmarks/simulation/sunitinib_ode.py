@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from measure import Row, rate, save, show, use_one_core
+from measure import race, save, show, use_one_core
 
-N, N_PEER, N_SCIPY, REPEATS = 4000, 1000, 10, 5
+N, N_PEER, N_SCIPY = 4000, 1000, 10
 RTOL, ATOL = 1e-6, 1e-9
 TIMES = np.array([1.5, 23.9, 98.2, 169.0, 340.5, 505.7, 649.0, 672.0])
 DOSE, N_DOSES, INTERVAL, WEIGHT = 50.0, 28, 24.0, 70.0
@@ -149,22 +149,16 @@ def main() -> None:
         "atol": ATOL,
         "closed_form_against_rodas5p_1e-12": np.nanquantile(check, [0.5, 0.99, 1.0]).tolist(),
     }
-    rows: list[Row] = [
-        rate(
-            "amortnlme predict, Rodas5P", predictions("rodas5p", RTOL, ATOL, phi), reference, repeats=REPEATS
-        ),
-        rate(
-            "amortnlme predict, closed form",
-            predictions("closed_form", RTOL, ATOL, phi),
-            fine,
-            repeats=REPEATS,
-        ),
+    engines = [
+        ("amortnlme predict, Rodas5P", predictions("rodas5p", RTOL, ATOL, phi), reference),
+        ("amortnlme predict, closed form", predictions("closed_form", RTOL, ATOL, phi), fine),
     ]
     try:
-        rows.append(rate("numbalsoda LSODA", numbalsoda_lsoda(psi[:N_PEER]), fine, repeats=3))
+        engines.append(("numbalsoda LSODA", numbalsoda_lsoda(psi[:N_PEER]), fine))
     except ImportError as missing:
         print(f"numbalsoda is left out: {missing}")
-    rows.append(rate("SciPy LSODA, compiled rhs", scipy_lsoda(psi[:N_SCIPY]), fine, repeats=3))
+    engines.append(("SciPy LSODA, compiled rhs", scipy_lsoda(psi[:N_SCIPY]), fine))
+    rows = race(engines)
     show(rows)
     for key, value in figures.items():
         print(f"{key}: {value}")

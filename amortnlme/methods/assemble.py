@@ -41,6 +41,8 @@ class Solution:
     seconds : mapping
     options : mapping
         The method's options, for the provenance.
+    criterion, criterion_kind : float, str
+        See `PopulationFit`.
     """
 
     x: np.ndarray
@@ -58,6 +60,8 @@ class Solution:
     trace: Sequence[Mapping[str, Any]]
     seconds: Mapping[str, float]
     options: Mapping[str, Any]
+    criterion: float = float("nan")
+    criterion_kind: str = ""
 
 
 def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> PopulationFit:
@@ -126,6 +130,8 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
         n_observations=0 if problem.dataset is None else problem.dataset.n_observations,
         n_parameters_random=_n_parameters_random(problem),
         n_censored=0 if problem.dataset is None else sum(s.n_censored for s in problem.dataset.subjects),
+        criterion=solution.criterion,
+        criterion_kind=solution.criterion_kind,
     )
 
 

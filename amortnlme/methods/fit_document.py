@@ -53,6 +53,7 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
             "without_constant": fit.ofv_nonmem,
             "individual": fit.ofv_individual,
         },
+        "criterion": {"value": fit.criterion, "kind": fit.criterion_kind or None},
         "criteria": {"aic": fit.aic, "bic": fit.bic, "bicc": fit.bicc, "n_parameters": fit.n_parameters},
         "shrinkage": {
             "eta": dict(zip(fit.random_effects, fit.eta_shrinkage, strict=True)),

@@ -18,11 +18,11 @@ from amortnlme.population.estimates import Estimate
 from amortnlme.population.toml import population_from_dict
 
 FIT_KIND = "population_fit"
-FIT_VERSION = 1
+FIT_VERSION = 2
 ARRAYS = ("theta", "omega", "x", "ofv_individual", "eta_shrinkage")
 INDIVIDUAL_ARRAYS = ("ebe_phi", "ebe_eta", "conditional_mean_phi", "conditional_sd_phi")
 # Numbers that may be NaN or infinite, which JSON cannot say.
-SCALARS = ("ofv", "ofv_se", "eps_shrinkage")
+SCALARS = ("ofv", "ofv_se", "eps_shrinkage", "criterion")
 QUALITY_SCALARS = ("gradient_norm", "mc_shift", "surrogate_shift")
 
 
@@ -63,6 +63,7 @@ def save_fit(fit: PopulationFit, path: Path) -> None:
         "random_effects": list(fit.random_effects),
         "x_names": list(fit.x_names),
         "ofv_kind": fit.ofv_kind,
+        "criterion_kind": fit.criterion_kind,
         "ids": list(fit.individuals.ids),
         "n_points": fit.quality.n_points,
         "n_clipped": fit.quality.n_clipped,
@@ -154,5 +155,7 @@ def _rebuilt(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Populatio
         n_subjects=operator.index(header["n_subjects"]),
         n_observations=operator.index(header["n_observations"]),
         n_parameters_random=operator.index(header["n_parameters_random"]),
-        n_censored=header.get("n_censored", 0),
+        n_censored=operator.index(header["n_censored"]),
+        criterion=scalars["criterion"],
+        criterion_kind=str(header["criterion_kind"]),
     )

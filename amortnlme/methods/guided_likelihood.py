@@ -87,7 +87,7 @@ class GuidedLikelihood:
     population : BoundPopulation
     guide : Guide
     base : BaseNumbers
-        t-distributed z_j, without defensive nodes.
+        t-distributed z_j, without defensive nodes; or a quadrature rule.
     """
 
     target: IndividualTarget
@@ -115,9 +115,11 @@ class GuidedLikelihood:
         top = log_weights.max(axis=1, keepdims=True)
         top = np.where(np.isfinite(top), top, 0.0)
         raw = np.exp(log_weights - top)
+        if self.base.sign is not None:
+            raw = raw * self.base.sign
         total = raw.sum(axis=1)
-        with np.errstate(divide="ignore"):
-            value = top[:, 0] + np.log(total / raw.shape[1])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = top[:, 0] + np.where(total > 0, np.log(total / raw.shape[1]), -np.inf)
         weights = raw / np.where(total > 0, total, 1.0)[:, None]
         joint = gradient @ place.factor - place.u
         weighted = weights[..., None]

@@ -25,6 +25,12 @@ OFV_KINDS = {
     "density_importance_sampling": "-2 log-likelihood up to a constant per dataset, from the estimator's "
     "density",
     "surrogate": "-2 log-likelihood up to a constant per dataset, from the Gaussian-mixture surrogate",
+    "fo": "-2 log-likelihood of the model linearized at the typical subject",
+    "foce": "-2 log-likelihood linearized at the conditional modes, residual SDs of the typical subject",
+    "focei": "-2 log-likelihood by Laplace's approximation with the expected information (FOCE with "
+    "interaction)",
+    "laplace": "-2 log-likelihood by Laplace's approximation with the observed information",
+    "quadrature": "-2 log-likelihood by adaptive Gauss-Hermite quadrature",
 }
 
 
@@ -132,6 +138,9 @@ class PopulationFit:
         See `bicc`.
     n_censored : int
         Censored ones among the observations.
+    criterion, criterion_kind : float, str
+        Value at the estimates of what the method maximized, as -2 log-likelihood, and its kind; NaN and ""
+        where that is `ofv` itself or has no meaning of its own. Never compare it across kinds.
     """
 
     method: str
@@ -163,6 +172,8 @@ class PopulationFit:
     n_observations: int
     n_parameters_random: int = field(default=0)
     n_censored: int = field(default=0)
+    criterion: float = field(default=float("nan"))
+    criterion_kind: str = field(default="")
 
     def __post_init__(self) -> None:
         """Make the arrays read-only."""

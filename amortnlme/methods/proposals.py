@@ -34,12 +34,15 @@ class BaseNumbers:
         Log density of `scaled` under the standard t-distribution.
     n_defensive : int
         The last `n_defensive` nodes of every subject come from N(0, I).
+    sign : ndarray or None, shape (n_subjects, n_points)
+        Signs of the weights of a sparse quadrature rule; None: all positive.
     """
 
     normal: np.ndarray
     scaled: np.ndarray
     log_density: np.ndarray
     n_defensive: int
+    sign: np.ndarray | None = None
 
     @property
     def n_points(self) -> int:

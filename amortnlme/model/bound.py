@@ -158,12 +158,28 @@ class BoundModel:
             raise ModelError(
                 "E_MODEL_PHI_SHAPE", f"phi has shape {phi.shape}; gauss_newton needs (n_subjects, d)."
             )
-        S, _, rows = self._shape(phi[:, None, :])
-        ll, gradient = np.empty(S), np.empty((S, self.model.d))
-        information = np.empty((S, self.model.d, self.model.d))
-        for part, flat, subject in self._chunks(rows, 1):
+        ll, gradient, information = self.expansions(phi[:, None, :])
+        return ll[:, 0], gradient[:, 0], information[:, 0]
+
+    def expansions(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `gauss_newton`, at M parameter vectors per subject.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (S, M, d)
+
+        Returns
+        -------
+        ll : ndarray, shape (S, M)   [nats]
+        gradient : ndarray, shape (S, M, d)
+        information : ndarray, shape (S, M, d, d)
+        """
+        S, M, rows = self._shape(phi)
+        d = self.model.d
+        ll, gradient, information = np.empty(S * M), np.empty((S * M, d)), np.empty((S * M, d, d))
+        for part, flat, subject in self._chunks(rows, M):
             ll[part], gradient[part], information[part] = self._differentiate(flat, subject, information=True)
-        return ll, gradient, information
+        return ll.reshape(S, M), gradient.reshape(S, M, d), information.reshape(S, M, d, d)
 
     def _shape(self, phi: np.ndarray) -> tuple[int, int, np.ndarray]:
         phi = np.asarray(phi, dtype=np.float64)

@@ -28,7 +28,21 @@ def moment_start(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarr
         Variances of random effects are those between individual means minus the typical individual posterior
         variance, never below the floor of `factor_floor`; correlations start at zero.
     """
-    mean, variance = draws.phi.mean(axis=1), draws.phi.var(axis=1)
+    return moments_to_start(population, draws.phi.mean(axis=1), draws.phi.var(axis=1))
+
+
+def moments_to_start(population: BoundPopulation, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Turn means and variances of individual posteriors into population parameters; see `moment_start`.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    mean, variance : ndarray, shape (n_subjects, d)
+
+    Returns
+    -------
+    ndarray, shape (n_x,)
+    """
     x = np.zeros(population.n_x)
     residual = np.empty_like(mean)
     for p in range(population.d):
@@ -41,7 +55,7 @@ def moment_start(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarr
         x[population.d + effects] = solution[1:]
         residual[:, p] = mean[:, p] - design @ solution
     spread = residual.var(axis=0) - np.median(variance, axis=0)
-    floor = factor_floor(population, draws)
+    floor = FLOOR_SHARE * np.median(np.sqrt(variance), axis=0)[population.random_index]
     sd = np.sqrt(np.maximum(spread[population.random_index], floor**2))
     x[population.chol_diagonal] = sd
     return x

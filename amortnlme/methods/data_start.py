@@ -1,0 +1,72 @@
+"""Starting values of population parameters from the data alone, for methods that have no posterior draws."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amortnlme.methods.ebe import find_ebe
+from amortnlme.methods.laplace_likelihood import ExpandableTarget
+from amortnlme.methods.surrogate import gaussian_prior_moments
+from amortnlme.model.prior import AbstractPrior
+from amortnlme.population.bound_population import BoundPopulation
+from amortnlme.population.starts import moments_to_start
+
+
+def individual_moments(
+    target: ExpandableTarget, prior: AbstractPrior, n_subjects: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian approximation of every subject's posterior under the model's own prior.
+
+    Parameters
+    ----------
+    target : ExpandableTarget
+    prior : AbstractPrior
+        Of the individual model, on phi; replaced by the normal with its moments.
+    n_subjects : int
+
+    Returns
+    -------
+    mean : ndarray, shape (n_subjects, d)
+        Posterior modes.
+    covariance : ndarray, shape (n_subjects, d, d)
+        Inverse Gauss-Newton curvature at the modes.
+    """
+    mean, covariance = gaussian_prior_moments(prior)
+    root = np.linalg.cholesky(covariance)
+    modes = find_ebe(target, np.tile(mean, (n_subjects, 1)), root)
+    return modes.phi, root @ np.linalg.inv(modes.precision) @ root.T
+
+
+def data_starts(
+    target: ExpandableTarget,
+    prior: AbstractPrior,
+    population: BoundPopulation,
+    n_starts: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Several starting points around the moments of individual fits.
+
+    Parameters
+    ----------
+    target : ExpandableTarget
+    prior : AbstractPrior
+    population : BoundPopulation
+    n_starts : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (n_starts, n_x)
+        The first row comes from the moments themselves; the others are spread around it.
+    """
+    mean, covariance = individual_moments(target, prior, population.n_subjects)
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    center = moments_to_start(population, mean, variance)
+    starts = np.tile(center, (n_starts, 1))
+    spread = mean.std(axis=0) + np.sqrt(np.median(variance, axis=0))
+    noise = rng.standard_normal((n_starts - 1, population.n_x))
+    theta, beta, diagonal = population.theta_slice, population.beta_slice, population.chol_diagonal
+    starts[1:, theta] += spread * noise[:, theta]
+    starts[1:, beta] += 0.5 * noise[:, beta]
+    starts[1:, diagonal] *= np.exp(0.6 * noise[:, diagonal])
+    return starts

@@ -1,0 +1,234 @@
+"""What every method that maximizes a deterministic likelihood approximation shares: starts, search, result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from amortnlme.core.errors import UsageError
+from amortnlme.core.rng import stream
+from amortnlme.core.status import FitStatus
+from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnings
+from amortnlme.methods.base import FitProblem
+from amortnlme.methods.data_start import data_starts
+from amortnlme.methods.ebe import EmpiricalBayes
+from amortnlme.methods.local_search import PopulationObjective
+from amortnlme.methods.maximize import maximize
+from amortnlme.methods.population_fit import FitQuality, PopulationFit
+from amortnlme.methods.referee import referee
+from amortnlme.methods.refine import Optimum
+from amortnlme.methods.stopwatch import Stopwatch
+from amortnlme.model.bound import BoundModel
+
+START_STREAM, REFEREE_STREAM = 0, 1
+STANDARD_ERRORS = ("hessian", "scores", "sandwich")
+
+
+class ModalObjective(PopulationObjective, Protocol):
+    """A population log-likelihood that knows the conditional modes."""
+
+    def modes(self, x: np.ndarray) -> EmpiricalBayes:
+        """Conditional modes at x."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodOptions:
+    """Options all likelihood methods share; the method objects hold them as fields of their own.
+
+    Attributes
+    ----------
+    starts : int
+        Starting points: the first from individual fits under the model's prior, the others around it.
+    standard_errors : {"hessian", "scores", "sandwich"}
+        From the observed information R, from the scores S (sum_i s_i s_i'), or R^-1 S R^-1.
+    referee_points, referee_replicates : int
+        Nodes per subject and replicate, and replicates, of the importance-sampled -2 log-likelihood at the
+        estimates; with 0 points `ofv` is the method's own criterion.
+    """
+
+    starts: int
+    standard_errors: str
+    referee_points: int
+    referee_replicates: int
+
+    def __post_init__(self) -> None:
+        """Refuse options outside their range."""
+        for name, low, high in (
+            ("starts", 1, 1000),
+            ("referee_points", 0, 2**16),
+            ("referee_replicates", 2, 1000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise UsageError(
+                    "E_FIT_OPTION",
+                    f"{name} must be a whole number from {low} to {high}; {value!r} was given.",
+                )
+        if self.standard_errors not in STANDARD_ERRORS:
+            raise UsageError(
+                "E_FIT_OPTION",
+                f"standard_errors is {self.standard_errors!r}. Allowed: {', '.join(STANDARD_ERRORS)}.",
+            )
+
+
+def fit_likelihood(
+    kind: str,
+    problem: FitProblem,
+    make: Callable[[BoundModel], ModalObjective],
+    options: LikelihoodOptions,
+    provenance: Mapping[str, Any],
+) -> PopulationFit:
+    """Maximize a likelihood approximation and judge the result.
+
+    Parameters
+    ----------
+    kind : str
+        Of the criterion, a key of `OFV_KINDS`.
+    problem : FitProblem
+        With dataset and model.
+    make : callable
+        Builds a fresh objective from the bound model.
+    options : LikelihoodOptions
+    provenance : mapping
+        The method's options, for the record.
+
+    Returns
+    -------
+    PopulationFit
+
+    Raises
+    ------
+    UsageError
+        E_FIT_NEEDS_DATASET.
+    """
+    from threadpoolctl import threadpool_limits
+
+    bound, model = problem.bound_model, problem.model
+    if not isinstance(bound, BoundModel) or model is None:
+        raise UsageError("E_FIT_NEEDS_DATASET", f"method {kind!r} needs a dataset and a model.")
+    watch = Stopwatch()
+    # Matrices here are tiny: BLAS threads would only wait for each other.
+    with threadpool_limits(limits=1, user_api="blas"):
+        with watch("starts"):
+            rng = stream(problem.seed, START_STREAM)
+            starts = data_starts(bound, model.prior, problem.bound_population, options.starts, rng)
+        with watch("search"):
+            best, objective = _search(bound, problem, make, starts)
+            best = _with_standard_errors(best, objective, options.standard_errors)
+        with watch("individuals"):
+            modes = objective.modes(best.x)
+        return _finished(kind, problem, bound, best, objective, modes, options, provenance, watch)
+
+
+def _search(
+    bound: BoundModel,
+    problem: FitProblem,
+    make: Callable[[BoundModel], ModalObjective],
+    starts: np.ndarray,
+) -> tuple[Optimum, ModalObjective]:
+    found = []
+    for start in starts:
+        # A fresh objective each time: the memory of modes of one search must not steer the next.
+        objective = make(bound)
+        found.append((maximize(objective, problem.bound_population, start), objective))
+    values = [optimum.value if np.isfinite(optimum.value) else np.inf for optimum, _ in found]
+    best, objective = found[int(np.argmin(values))]
+    if len(found) > 1:
+        entry = {"stage": "starts", "start_objectives": [2.0 * value for value in values]}
+        best = replace(best, trace=(*best.trace, entry))
+    return best, objective
+
+
+def _with_standard_errors(best: Optimum, objective: PopulationObjective, kind: str) -> Optimum:
+    if kind == "hessian" or best.covariance is None:
+        return best
+    scores = objective.value_and_scores(best.x)[1]
+    outer = scores.T @ scores
+    if kind == "sandwich":
+        return replace(best, covariance=best.covariance @ outer @ best.covariance)
+    if np.linalg.matrix_rank(outer) < len(outer):
+        warning = (
+            "[W_FIT_SCORES_RANK] the scores of so few subjects do not determine standard errors: those of "
+            "the observed information are given instead."
+        )
+        return replace(best, warnings=[*best.warnings, warning])
+    return replace(best, covariance=np.linalg.inv(outer))
+
+
+def _finished(
+    kind: str,
+    problem: FitProblem,
+    bound: BoundModel,
+    best: Optimum,
+    objective: ModalObjective,
+    modes: EmpiricalBayes,
+    options: LikelihoodOptions,
+    provenance: Mapping[str, Any],
+    watch: Stopwatch,
+) -> PopulationFit:
+    population = problem.bound_population
+    n, r = modes.u.shape
+    individual = -2.0 * objective.value_and_scores(best.x)[0]
+    criterion = float(individual.sum())
+    ofv, ofv_se, ofv_kind = criterion, float("nan"), kind
+    mean_u, cov_u = modes.u, np.linalg.inv(modes.precision)
+    ess, pareto_k, n_points = np.full(n, np.nan), np.full(n, np.nan), 0
+    warnings = list(best.warnings)
+    if options.referee_points and np.isfinite(criterion):
+        with watch("referee"):
+            mu, factor = population.unpack(best.x)
+            rng = stream(problem.seed, REFEREE_STREAM)
+            verdict = referee(
+                bound, mu, factor, modes, rng, options.referee_points, options.referee_replicates
+            )
+        ofv, ofv_se, ofv_kind = verdict.ofv, verdict.ofv_se, "importance_sampling"
+        individual, mean_u, cov_u = (
+            verdict.ofv_individual,
+            verdict.conditional_mean_u,
+            verdict.conditional_cov_u,
+        )
+        ess, pareto_k, n_points = verdict.ess, verdict.pareto_k, verdict.n_points
+        warnings += importance_warnings(population.subject_ids, ess, pareto_k)
+    lost = np.flatnonzero(~modes.converged)
+    if len(lost):
+        warnings.append(
+            f"[W_FIT_EBE] the conditional mode was not found for {len(lost)} of {n} subjects, first "
+            f"{population.subject_ids[lost[0]]!r}: its EBE is unreliable."
+        )
+    status = best.status if np.isfinite(ofv) else FitStatus.FAILED
+    return assemble_fit(
+        kind,
+        problem,
+        Solution(
+            x=best.x,
+            covariance=best.covariance,
+            status=status,
+            modes=modes,
+            conditional_mean_u=mean_u,
+            conditional_cov_u=cov_u,
+            ofv=ofv,
+            ofv_se=ofv_se,
+            ofv_kind=ofv_kind,
+            ofv_individual=individual,
+            quality=FitQuality(
+                ess=ess,
+                pareto_k=pareto_k,
+                n_points=n_points,
+                gradient_norm=best.gradient_norm,
+                mc_shift=best.last_move,
+                mc_se=None,
+                surrogate_shift=0.0,
+                n_clipped=0,
+            ),
+            warnings=warnings,
+            trace=best.trace,
+            seconds=watch.seconds,
+            options=provenance,
+            criterion=criterion,
+            criterion_kind=kind,
+        ),
+    )

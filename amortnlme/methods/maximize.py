@@ -1,0 +1,103 @@
+"""Maximization of a population log-likelihood given by per-subject values and scores."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from amortnlme.methods.information import whitening
+from amortnlme.methods.local_search import (
+    PopulationObjective,
+    information_at,
+    minimize_whitened,
+    negative_value_and_gradient,
+)
+from amortnlme.methods.refine import Optimum, failed, finish
+from amortnlme.population.bound_population import BoundPopulation
+
+MAX_ROUNDS = 40
+#: The optimum has settled when a round in fresh coordinates moves it by less than this many standard errors.
+SETTLED = 1e-3
+#: Moves longer than this (in standard errors) are followed by new coordinates from the scores.
+FAR = 0.3
+
+
+@runtime_checkable
+class Recentering(Protocol):
+    """An objective that holds around a center, and is renewed between the rounds of a search."""
+
+    def recenter(self, x: np.ndarray) -> None:
+        """Move the center to x."""
+        ...
+
+
+def maximize(
+    objective: PopulationObjective, population: BoundPopulation, start: np.ndarray, tolerance: float = SETTLED
+) -> Optimum:
+    """Maximize from one starting point.
+
+    Each round minimizes in coordinates in which the information is nearly the identity: far away that of the
+    scores, sum_i s_i s_i' (Berndt, Hall, Hall & Hausman 1974), near the optimum the observed information from
+    differences of the gradient.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    population : BoundPopulation
+    start : ndarray, shape (n_x,)
+    tolerance : float
+        On the last move, in standard errors.
+
+    Returns
+    -------
+    Optimum
+    """
+    x = population.fold_signs(start)
+    free = np.arange(population.n_x)
+    trace: list[dict[str, Any]] = []
+    move, is_observed = np.inf, False
+    value, scores = objective.value_and_scores(x)
+    if not np.isfinite(value).all():
+        return failed(x, [{"stage": "start", "x": x.tolist(), "objective": None}])
+    scale = _score_scale(scores)
+    transform = whitening(_score_information(scores))
+    for number in range(MAX_ROUNDS):
+        if isinstance(objective, Recentering):
+            objective.recenter(x)
+        before = negative_value_and_gradient(objective, x)[0]
+        found = minimize_whitened(objective, x, transform, free)
+        new = population.fold_signs(found.x)
+        gain = max(before - found.value, 0.0)
+        move = min(float(np.max(np.abs(new - x) / scale)), float(np.sqrt(2.0 * gain)))
+        x = new
+        trace.append(
+            {
+                "stage": f"round {number + 1}",
+                "x": x.tolist(),
+                "objective": 2.0 * found.value,
+                "n_evaluations": found.n_evaluations,
+                "move_in_se": move,
+            }
+        )
+        if move < tolerance and is_observed:
+            break
+        if move < FAR:
+            information = information_at(objective, x, scale, free)
+            is_observed = True
+        else:
+            information = _score_information(objective.value_and_scores(x)[1])
+            is_observed = False
+        transform = whitening(information)
+        scale = np.sqrt((transform**2).sum(axis=1))
+    return finish(objective, population, x, scale, move, trace, at_limit=[])
+
+
+def _score_information(scores: np.ndarray) -> np.ndarray:
+    """Information from the scores, with enough of its diagonal to be invertible for few subjects."""
+    information = scores.T @ scores
+    return information + np.diag(0.05 * np.diagonal(information) + 1e-8)
+
+
+def _score_scale(scores: np.ndarray) -> np.ndarray:
+    return np.sqrt((whitening(_score_information(scores)) ** 2).sum(axis=1))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-
 from amortnlme.core.errors import CapabilityError, UsageError
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.first_order_likelihood import ConditionalFirstOrderLikelihood, FirstOrderLikelihood
@@ -34,7 +33,7 @@ def _fit(method: Any, problem: FitProblem, make: Callable[[BoundModel], ModalObj
 
 
 def _refuse_censoring(name: str, problem: FitProblem) -> None:
-    """A linearized model has residuals, and a censored value has none."""
+    """Refuse what has no residual: a linearized model cannot use a censored value."""
     bound = problem.bound_model
     if isinstance(bound, BoundModel) and bound.censoring is not None:
         raise CapabilityError(

@@ -118,6 +118,28 @@ def find_ebe(
     return EmpiricalBayes(u, mu + u @ factor.T, precision, value, converged)
 
 
+def better_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> EmpiricalBayes:
+    """Keep, subject by subject, the mode with the larger joint density.
+
+    Parameters
+    ----------
+    first, second : EmpiricalBayes
+        Of two searches from different starts.
+
+    Returns
+    -------
+    EmpiricalBayes
+    """
+    pick = second.log_joint > first.log_joint
+    return EmpiricalBayes(
+        np.where(pick[:, None], second.u, first.u),
+        np.where(pick[:, None], second.phi, first.phi),
+        np.where(pick[:, None, None], second.precision, first.precision),
+        np.where(pick, second.log_joint, first.log_joint),
+        np.where(pick, second.converged, first.converged),
+    )
+
+
 def _joint(
     target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, u: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

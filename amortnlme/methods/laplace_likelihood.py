@@ -263,7 +263,7 @@ class LaplaceLikelihood:
 def total_gradient(
     shape: LocalShape, term: Determinant, factor: np.ndarray, u: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Derivatives of -2 log L_i with respect to mu_i and L, the motion of the mode included.
+    """Differentiate -2 log L_i by mu_i and L, the motion of the mode included.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What every method that maximizes a deterministic likelihood approximation shares: starts, search, result."""
+"""What all methods that maximize a deterministic likelihood approximation share: starts, search, result."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _finished(
     watch: Stopwatch,
 ) -> PopulationFit:
     population = problem.bound_population
-    n, r = modes.u.shape
+    n = population.n_subjects
     individual = -2.0 * objective.value_and_scores(best.x)[0]
     criterion = float(individual.sum())
     ofv, ofv_se, ofv_kind = criterion, float("nan"), kind

@@ -1,0 +1,224 @@
+"""Metropolis-Hastings kernels that move the random effects of all subjects and chains at once.
+
+Target for subject i: p(eta | y_i) proportional to p(y_i | mu_i + eta) N(eta; 0, omega). Kernels: (1) eta from
+N(0, omega), which can jump between modes; (2) eta from a t-distribution at the subject's mode with its
+curvature (the proposal of f-SAEM, Karimi, Lavielle & Moulines 2020); (3) random walks shaped by the curvature
+whose step adapts to an acceptance of 0.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+
+from amortnlme.methods.ebe import IndividualTarget
+
+LOG_2PI = float(np.log(2.0 * np.pi))
+#: Share of the population distribution in the proposal of `mode_kernel`.
+PRIOR_SHARE = 0.2
+TARGET_ACCEPTANCE = 0.3
+ADAPTATION = 0.4
+DEGREES_OF_FREEDOM = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chains:
+    """State of the chains.
+
+    Attributes
+    ----------
+    eta : ndarray, shape (n, C, r)
+    log_likelihood : ndarray, shape (n, C)   [nats]
+        log p(y_i | mu_i + eta).
+    log_step : ndarray, shape (n,)
+        Logarithm of the step of the random walk, relative to the conditional SD.
+    """
+
+    eta: np.ndarray
+    log_likelihood: np.ndarray
+    log_step: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """Where each subject's random effects are believed to be.
+
+    Attributes
+    ----------
+    mode : ndarray, shape (n, r)
+    root : ndarray, shape (n, r, r)
+        Lower triangular; root root' is the conditional covariance.
+    """
+
+    mode: np.ndarray
+    root: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConditionalLaw:
+    """The law the chains follow, for the current population parameters.
+
+    Attributes
+    ----------
+    target : IndividualTarget
+    mu : ndarray, shape (n, d)
+    index : ndarray of int, shape (r,)
+        Columns of phi that carry random effects.
+    omega_root : ndarray, shape (r, r)
+        Lower triangular factor of omega.
+    """
+
+    target: IndividualTarget
+    mu: np.ndarray
+    index: np.ndarray
+    omega_root: np.ndarray
+
+    def phi(self, eta: np.ndarray) -> np.ndarray:
+        """Individual parameters mu + eta.
+
+        Parameters
+        ----------
+        eta : ndarray, shape (n, C, r)
+
+        Returns
+        -------
+        ndarray, shape (n, C, d)
+        """
+        phi = np.repeat(self.mu[:, None], eta.shape[1], axis=1)
+        phi[:, :, self.index] += eta
+        return phi
+
+    def log_likelihood(self, eta: np.ndarray) -> np.ndarray:
+        """Log-likelihood given the random effects, -inf where the model cannot be solved.
+
+        Parameters
+        ----------
+        eta : ndarray, shape (n, C, r)
+
+        Returns
+        -------
+        ndarray, shape (n, C)   [nats]
+        """
+        value = self.target.log_likelihood(self.phi(eta))
+        return np.where(np.isfinite(value), value, -np.inf)
+
+    def log_prior(self, eta: np.ndarray) -> np.ndarray:
+        """-eta' omega^-1 eta / 2.
+
+        Parameters
+        ----------
+        eta : ndarray, shape (n, C, r)
+
+        Returns
+        -------
+        ndarray, shape (n, C)
+        """
+        white = np.linalg.solve(self.omega_root, eta.reshape(-1, eta.shape[2]).T)
+        return -0.5 * (white**2).sum(axis=0).reshape(eta.shape[:2])
+
+
+def prior_kernel(law: ConditionalLaw, chains: Chains, rng: np.random.Generator) -> Chains:
+    """Propose from the population distribution.
+
+    Parameters
+    ----------
+    law : ConditionalLaw
+    chains : Chains
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Chains
+    """
+    proposed = rng.standard_normal(chains.eta.shape) @ law.omega_root.T
+    value = law.log_likelihood(proposed)
+    return _accept(chains, proposed, value, value - chains.log_likelihood, rng)[0]
+
+
+def mode_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np.random.Generator) -> Chains:
+    """Propose from a t-distribution around the conditional mode, mixed with the population distribution.
+
+    Without its second part a chain far from the mode would never be let go: the density of the proposal
+    vanishes there faster than that of the target.
+
+    Parameters
+    ----------
+    law : ConditionalLaw
+    chains : Chains
+    proposal : Proposal
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Chains
+    """
+    n, C, r = chains.eta.shape
+    stretch = np.sqrt(DEGREES_OF_FREEDOM / rng.chisquare(DEGREES_OF_FREEDOM, size=(n, C, 1)))
+    white = rng.standard_normal((n, C, r))
+    near = proposal.mode[:, None] + (white * stretch) @ np.swapaxes(proposal.root, 1, 2)
+    is_far = rng.random((n, C, 1)) < PRIOR_SHARE
+    proposed = np.where(is_far, white @ law.omega_root.T, near)
+    value = law.log_likelihood(proposed)
+    log_ratio = value + law.log_prior(proposed) - chains.log_likelihood - law.log_prior(chains.eta)
+    log_ratio += _log_mixture(law, proposal, chains.eta) - _log_mixture(law, proposal, proposed)
+    return _accept(chains, proposed, value, log_ratio, rng)[0]
+
+
+def _log_mixture(law: ConditionalLaw, proposal: Proposal, eta: np.ndarray) -> np.ndarray:
+    """Log density of the proposal, constants that cancel left out."""
+    r = eta.shape[2]
+    white = np.linalg.solve(proposal.root, np.swapaxes(eta - proposal.mode[:, None], 1, 2))
+    log_near = _log_t_constant(r) - 0.5 * (DEGREES_OF_FREEDOM + r) * np.log1p(
+        (white**2).sum(axis=1) / DEGREES_OF_FREEDOM
+    )
+    log_near -= np.log(np.diagonal(proposal.root, axis1=1, axis2=2)).sum(axis=1)[:, None]
+    log_far = law.log_prior(eta) - 0.5 * r * LOG_2PI - np.log(np.diagonal(law.omega_root)).sum()
+    return np.logaddexp(np.log1p(-PRIOR_SHARE) + log_near, np.log(PRIOR_SHARE) + log_far)
+
+
+def _log_t_constant(r: int) -> float:
+    nu = DEGREES_OF_FREEDOM
+    return float(gammaln(0.5 * (nu + r)) - gammaln(0.5 * nu) - 0.5 * r * np.log(nu * np.pi))
+
+
+def walk_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np.random.Generator) -> Chains:
+    """Take a random-walk step shaped by the conditional covariance, and adapt its length.
+
+    Parameters
+    ----------
+    law : ConditionalLaw
+    chains : Chains
+    proposal : Proposal
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Chains
+    """
+    white = rng.standard_normal(chains.eta.shape) * np.exp(chains.log_step)[:, None, None]
+    proposed = chains.eta + white @ np.swapaxes(proposal.root, 1, 2)
+    value = law.log_likelihood(proposed)
+    log_ratio = value + law.log_prior(proposed) - chains.log_likelihood - law.log_prior(chains.eta)
+    moved, rate = _accept(chains, proposed, value, log_ratio, rng)
+    log_step = chains.log_step + ADAPTATION * (rate - TARGET_ACCEPTANCE)
+    return Chains(moved.eta, moved.log_likelihood, np.clip(log_step, -6.0, 3.0))
+
+
+def _accept(
+    chains: Chains,
+    proposed: np.ndarray,
+    value: np.ndarray,
+    log_ratio: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Chains, np.ndarray]:
+    """Accept with probability min(1, exp(log_ratio)); the second value is the rate per subject."""
+    with np.errstate(invalid="ignore"):
+        yes = np.log(rng.random(value.shape)) < log_ratio
+    # A chain that starts where the model fails takes the first point at which it does not.
+    yes |= ~np.isfinite(chains.log_likelihood) & np.isfinite(value)
+    yes &= np.isfinite(value)
+    eta = np.where(yes[..., None], proposed, chains.eta)
+    moved = Chains(eta, np.where(yes, value, chains.log_likelihood), chains.log_step)
+    return moved, yes.mean(axis=1)

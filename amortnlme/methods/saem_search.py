@@ -1,0 +1,222 @@
+"""The SAEM iteration (Delyon, Lavielle & Moulines 1999; Kuhn & Lavielle 2005)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amortnlme.methods.ebe import better_modes, find_ebe
+from amortnlme.methods.laplace_likelihood import ExpandableTarget
+from amortnlme.methods.saem_kernels import (
+    Chains,
+    ConditionalLaw,
+    Proposal,
+    mode_kernel,
+    prior_kernel,
+    walk_kernel,
+)
+from amortnlme.methods.saem_statistics import (
+    Layout,
+    Statistics,
+    average,
+    maximize_random,
+    observe,
+    pooled_score,
+    pooled_step,
+)
+from amortnlme.population.bound_population import BoundPopulation
+
+#: Variances fall by at most this factor per iteration while the search anneals.
+ANNEALING = 0.95
+#: Starting SDs are stretched, so that the chains can travel.
+STRETCH = 2.0
+#: Iterations between two placements of the mode proposal, while exploring and while averaging.
+PLACE_EVERY = (5, 25)
+#: Chains times subjects, at least.
+MIN_CHAINS = 50
+#: Gains of the averaging phase fall as (k - k1) ** -DECAY; iterates are averaged on top (Polyak & Juditsky).
+DECAY = 0.7
+#: The exploration has settled when two successive windows agree to this share of their SD.
+WINDOW, AGREEMENT = 50, 0.6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SaemPath:
+    """What a run of SAEM leaves.
+
+    Attributes
+    ----------
+    x : ndarray, shape (n_x,)
+        Average of the iterates over the second half of the averaging phase.
+    iterates : ndarray, shape (n_iterations, n_x)
+    n_exploration : int
+    settled : bool
+        Whether the exploration became stationary within its limit.
+    mc_se : ndarray, shape (n_x,)
+        Monte-Carlo SE of x, from batches of the averaged iterates.
+    """
+
+    x: np.ndarray
+    iterates: np.ndarray
+    n_exploration: int
+    settled: bool
+    mc_se: np.ndarray
+
+
+@dataclass(slots=True)
+class _State:
+    """Everything that changes from iteration to iteration."""
+
+    fixed: np.ndarray  # typical values and coefficients, (d + n_covariate_effects,)
+    omega: np.ndarray  # (r, r)
+    chains: Chains
+    proposal: Proposal
+    statistics: Statistics | None
+
+
+class _Saem:
+    """One run; the numbers of iterations are those of `run_saem`."""
+
+    def __init__(
+        self, target: ExpandableTarget, population: BoundPopulation, rng: np.random.Generator, n_chains: int
+    ) -> None:
+        self.target = target
+        self.population = population
+        self.rng = rng
+        self.layout = Layout.of(population)
+        self.n_chains = n_chains
+        space = population.parameters
+        is_error = np.array([space.parameters[i].role == "error" for i in range(space.d)])
+        owner = np.concatenate([np.arange(space.d), population.covariate_index])
+        self.pooled_is_error = is_error[owner[self.layout.pooled_columns]]
+
+    def begin(self, start: np.ndarray) -> _State:
+        population = self.population
+        fixed = start[: population.chol_slice.start].copy()
+        omega = np.diag((STRETCH * np.abs(start[population.chol_diagonal])) ** 2 + 1e-6)
+        shape = (population.n_subjects, self.n_chains, population.r)
+        proposal = self._place(fixed, omega, None)
+        eta = proposal.mode[:, None] + self.rng.standard_normal(shape) @ np.swapaxes(proposal.root, 1, 2)
+        law = self._law(fixed, omega)
+        chains = Chains(eta, law.log_likelihood(eta), np.full(shape[0], np.log(2.4 / np.sqrt(shape[2]))))
+        return _State(fixed, omega, chains, proposal, None)
+
+    def iterate(self, state: _State, number: int, gain: float, *, annealing: bool, exploring: bool) -> None:
+        population, layout = self.population, self.layout
+        law = self._law(state.fixed, state.omega)
+        if number % PLACE_EVERY[0 if exploring else 1] == 0:
+            state.proposal = self._place(state.fixed, state.omega, state.proposal.mode)
+        chains = Chains(state.chains.eta, law.log_likelihood(state.chains.eta), state.chains.log_step)
+        if exploring or number % 5 == 0:
+            chains = prior_kernel(law, chains, self.rng)
+        for _ in range(2):
+            chains = mode_kernel(law, chains, state.proposal, self.rng)
+            chains = walk_kernel(law, chains, state.proposal, self.rng)
+        phi = law.phi(chains.eta)
+        score, information = pooled_score(self.target, phi, layout)
+        new = observe(phi, layout, information)
+        state.statistics = new if state.statistics is None else average(state.statistics, new, gain)
+        fixed = state.fixed.copy()
+        coefficients, omega = maximize_random(state.statistics, layout, state.omega)
+        fixed[layout.random_columns] = coefficients
+        if annealing:
+            floor = ANNEALING * np.diagonal(state.omega)
+            omega = omega + np.diag(np.maximum(floor - np.diagonal(omega), 0.0))
+        omega = omega + np.diag(1e-12 * np.diagonal(state.omega))
+        step = pooled_step(score, state.statistics.information, gain)
+        if annealing:
+            step = np.where(self.pooled_is_error, np.maximum(step, 0.5 * np.log(ANNEALING)), step)
+        fixed[layout.pooled_columns] += step
+        # The individuals stay where they are; their distance to the population moves.
+        mu = population.unpack(self._pack(fixed, omega))[0]
+        eta = phi[:, :, population.random_index] - mu[:, None, population.random_index]
+        state.chains = Chains(eta, chains.log_likelihood, chains.log_step)
+        state.fixed, state.omega = fixed, omega
+
+    def pack(self, state: _State) -> np.ndarray:
+        return self._pack(state.fixed, state.omega)
+
+    def _pack(self, fixed: np.ndarray, omega: np.ndarray) -> np.ndarray:
+        population = self.population
+        root = np.linalg.cholesky(omega)
+        position = {p: k for k, p in enumerate(population.random_index)}
+        rows = [position[p] for p in population.chol_row]
+        return np.concatenate([fixed, root[rows, population.chol_column]])
+
+    def _law(self, fixed: np.ndarray, omega: np.ndarray) -> ConditionalLaw:
+        population = self.population
+        mu = population.unpack(self._pack(fixed, omega))[0]
+        return ConditionalLaw(self.target, mu, population.random_index, np.linalg.cholesky(omega))
+
+    def _place(self, fixed: np.ndarray, omega: np.ndarray, mode: np.ndarray | None) -> Proposal:
+        mu, factor = self.population.unpack(self._pack(fixed, omega))
+        root = np.linalg.cholesky(omega)
+        found = find_ebe(self.target, mu, factor, max_iterations=15, tolerance=1e-2)
+        if mode is not None:
+            # Individuals may have two modes: the better one of those reached from the typical subject and
+            # from the last mode.
+            start = np.linalg.solve(root, mode.T).T
+            again = find_ebe(self.target, mu, factor, start=start, max_iterations=15, tolerance=1e-2)
+            found = better_modes(found, again)
+        spread = np.linalg.cholesky(np.linalg.inv(found.precision))
+        # root @ spread is a square root of the covariance of eta, lower triangular as a product of two such.
+        return Proposal(found.u @ root.T, root @ spread)
+
+
+def run_saem(
+    target: ExpandableTarget,
+    population: BoundPopulation,
+    start: np.ndarray,
+    rng: np.random.Generator,
+    n_exploration: int,
+    max_exploration: int,
+    n_averaging: int,
+    n_chains: int | None,
+) -> SaemPath:
+    """Run SAEM from one starting point.
+
+    Parameters
+    ----------
+    target : ExpandableTarget
+    population : BoundPopulation
+    start : ndarray, shape (n_x,)
+    rng : numpy.random.Generator
+    n_exploration, max_exploration : int
+        Iterations with full gain: at least, and at most while they drift.
+    n_averaging : int
+        Iterations with falling gain.
+    n_chains : int or None
+        Chains per subject; None: so that there are at least 50 in all.
+
+    Returns
+    -------
+    SaemPath
+    """
+    run = _Saem(target, population, rng, n_chains or max(1, -(-MIN_CHAINS // population.n_subjects)))
+    state = run.begin(start)
+    iterates: list[np.ndarray] = []
+    settled = False
+    while len(iterates) < max_exploration and not (settled and len(iterates) >= n_exploration):
+        annealing = len(iterates) < n_exploration // 2
+        run.iterate(state, len(iterates), 1.0, annealing=annealing, exploring=True)
+        iterates.append(run.pack(state))
+        settled = len(iterates) >= n_exploration // 2 + 2 * WINDOW and _agree(np.array(iterates))
+    n_done = len(iterates)
+    for k in range(1, n_averaging + 1):
+        run.iterate(state, n_done + k, float(k) ** -DECAY, annealing=False, exploring=False)
+        iterates.append(run.pack(state))
+    path = np.array(iterates)
+    kept = path[n_done + n_averaging // 2 :]
+    return SaemPath(population.fold_signs(kept.mean(axis=0)), path, n_done, settled, _batch_se(kept))
+
+
+def _agree(iterates: np.ndarray) -> bool:
+    late, early = iterates[-WINDOW:], iterates[-2 * WINDOW : -WINDOW]
+    sd = np.sqrt(0.5 * (late.var(axis=0) + early.var(axis=0))) + 1e-12
+    return bool((np.abs(late.mean(axis=0) - early.mean(axis=0)) < AGREEMENT * sd).all())
+
+
+def _batch_se(kept: np.ndarray, n_batches: int = 8) -> np.ndarray:
+    means = np.array([part.mean(axis=0) for part in np.array_split(kept, n_batches)])
+    return means.std(axis=0, ddof=1) / np.sqrt(n_batches)

@@ -1,0 +1,203 @@
+"""The M-step of SAEM: population parameters from averaged statistics of the sampled individuals.
+
+Parameters with random effects enter the complete-data likelihood through s1_i = E[phi_i] and
+s2_i = E[phi_i phi_i'] alone, whose maximizer is a regression and a covariance. Pooled parameters (residual
+errors among them) have no statistics in general: they follow the averaged score, scaled by the averaged
+expected information, a Robbins-Monro iteration whose limit solves the likelihood equation exactly. Nothing
+is given an artificial variance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amortnlme.methods.laplace_likelihood import ExpandableTarget
+from amortnlme.population.bound_population import BoundPopulation
+
+#: Furthest move of a pooled parameter in one iteration, on the phi scale.
+LONGEST_STEP = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Averages over the iterations.
+
+    Attributes
+    ----------
+    first : ndarray, shape (n, r)
+        Of phi, columns with random effects.
+    second : ndarray, shape (n, r, r)
+        Of phi phi'.
+    information : ndarray, shape (q, q)
+        Of the expected information about the q pooled coefficients.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    information: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Which entries of x the two halves of the M-step own.
+
+    Attributes
+    ----------
+    population : BoundPopulation
+    random_columns : ndarray of int
+        Entries of x (typical values and coefficients) of parameters with random effects.
+    random_design : ndarray, shape (n, r, p)
+        mu_i (random columns of phi) = random_design[i] @ x[random_columns].
+    pooled_columns : ndarray of int
+    pooled_design : ndarray, shape (n, d, q)
+        d mu_i / d x[pooled_columns].
+    block : ndarray of bool, shape (r, r)
+        Entries of omega that may differ from zero.
+    """
+
+    population: BoundPopulation
+    random_columns: np.ndarray
+    random_design: np.ndarray
+    pooled_columns: np.ndarray
+    pooled_design: np.ndarray
+    block: np.ndarray
+
+    @classmethod
+    def of(cls, population: BoundPopulation) -> Layout:
+        """Sort the entries of x.
+
+        Parameters
+        ----------
+        population : BoundPopulation
+
+        Returns
+        -------
+        Layout
+        """
+        n, d = population.n_subjects, population.d
+        owner = np.concatenate([np.arange(d), population.covariate_index])
+        size = np.concatenate([np.ones((n, d)), population.regressors], axis=1)
+        is_random = np.isin(owner, population.random_index)
+        random_columns, pooled_columns = np.flatnonzero(is_random), np.flatnonzero(~is_random)
+        design = np.zeros((n, d, len(owner)))
+        design[:, owner, np.arange(len(owner))] = size
+        on = population.random_effects.on
+        block = np.zeros((len(on), len(on)), dtype=bool)
+        for names in population.random_effects.blocks():
+            members = [on.index(name) for name in names]
+            block[np.ix_(members, members)] = True
+        return cls(
+            population,
+            random_columns,
+            design[:, population.random_index][:, :, random_columns],
+            pooled_columns,
+            design[:, :, pooled_columns],
+            block,
+        )
+
+
+def observe(phi: np.ndarray, layout: Layout, information: np.ndarray) -> Statistics:
+    """Statistics of one set of sampled individuals.
+
+    Parameters
+    ----------
+    phi : ndarray, shape (n, C, d)
+    layout : Layout
+    information : ndarray, shape (q, q)
+
+    Returns
+    -------
+    Statistics
+    """
+    random = phi[:, :, layout.population.random_index]
+    second = np.swapaxes(random, 1, 2) @ random / phi.shape[1]
+    return Statistics(random.mean(axis=1), second, information)
+
+
+def average(old: Statistics, new: Statistics, gain: float) -> Statistics:
+    """Move the averages towards new statistics.
+
+    Parameters
+    ----------
+    old, new : Statistics
+    gain : float
+
+    Returns
+    -------
+    Statistics
+    """
+    return Statistics(
+        old.first + gain * (new.first - old.first),
+        old.second + gain * (new.second - old.second),
+        old.information + gain * (new.information - old.information),
+    )
+
+
+def maximize_random(
+    statistics: Statistics, layout: Layout, omega: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Typical values, coefficients and covariance of the parameters with random effects.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    layout : Layout
+    omega : ndarray, shape (r, r)
+        Current covariance, which weighs the regression.
+
+    Returns
+    -------
+    coefficients : ndarray, shape (p,)
+        For `layout.random_columns`.
+    omega : ndarray, shape (r, r)
+    """
+    X, precision = layout.random_design, np.linalg.inv(omega)
+    weighted = np.swapaxes(X, 1, 2) @ precision
+    coefficients = np.linalg.solve(
+        (weighted @ X).sum(axis=0), (weighted @ statistics.first[..., None]).sum(axis=0)[:, 0]
+    )
+    mu = X @ coefficients
+    cross = statistics.first[:, :, None] * mu[:, None, :]
+    spread = statistics.second - cross - np.swapaxes(cross, 1, 2) + mu[:, :, None] * mu[:, None, :]
+    return coefficients, np.where(layout.block, spread.mean(axis=0), 0.0)
+
+
+def pooled_score(target: ExpandableTarget, phi: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Score and expected information about the pooled coefficients, averaged over the chains.
+
+    Parameters
+    ----------
+    target : ExpandableTarget
+    phi : ndarray, shape (n, C, d)
+    layout : Layout
+
+    Returns
+    -------
+    score : ndarray, shape (q,)
+    information : ndarray, shape (q, q)
+    """
+    _, gradient, information = target.expansions(phi)
+    design = layout.pooled_design
+    score = (np.swapaxes(design, 1, 2) @ gradient.mean(axis=1)[..., None]).sum(axis=0)[:, 0]
+    total = (np.swapaxes(design, 1, 2) @ information.mean(axis=1) @ design).sum(axis=0)
+    return score, total
+
+
+def pooled_step(score: np.ndarray, information: np.ndarray, gain: float) -> np.ndarray:
+    """Move along the score, never further than `LONGEST_STEP`.
+
+    Parameters
+    ----------
+    score : ndarray, shape (q,)
+    information : ndarray, shape (q, q)
+    gain : float
+
+    Returns
+    -------
+    ndarray, shape (q,)
+    """
+    ridge = 1e-8 * np.diag(np.diagonal(information)) + 1e-12 * np.eye(len(score))
+    step = gain * np.linalg.solve(information + ridge, score)
+    return np.clip(step, -LONGEST_STEP, LONGEST_STEP)

@@ -46,7 +46,7 @@ class Saem(AbstractMethod):
     n_averaging : int
         Iterations with falling gain.
     n_chains : int or None
-        Chains per subject; None: at least 50 over all subjects.
+        Chains per subject; None: at least 200 over all subjects.
     starts : int
         Starting points; the run with the best importance-sampled likelihood is returned.
     n_points : int

@@ -18,23 +18,29 @@ from amortnlme.methods.saem_kernels import (
 )
 from amortnlme.methods.saem_statistics import (
     Layout,
+    Scores,
     Statistics,
     average,
+    bounded_step,
+    complete_scores,
     maximize_random,
     observe,
-    pooled_score,
-    pooled_step,
+    stretch,
 )
 from amortnlme.population.bound_population import BoundPopulation
 
 #: Variances fall by at most this factor per iteration while the search anneals.
 ANNEALING = 0.95
+#: No variance, in any direction, falls below this share of its last value in one iteration.
+LOWEST_SHARE = 0.1
+#: Furthest move of a pooled parameter in one iteration, on the phi scale.
+LONGEST_STEP = 0.5
 #: Starting SDs are stretched, so that the chains can travel.
 STRETCH = 2.0
 #: Iterations between two placements of the mode proposal, while exploring and while averaging.
 PLACE_EVERY = (5, 25)
-#: Chains times subjects, at least.
-MIN_CHAINS = 50
+#: Chains times subjects, at least: with fewer the iterates fluctuate so much that small variances get lost.
+MIN_CHAINS = 200
 #: Gains of the averaging phase fall as (k - k1) ** -DECAY; iterates are averaged on top (Polyak & Juditsky).
 DECAY = 0.7
 #: The exploration has settled when two successive windows agree to this share of their SD.
@@ -90,6 +96,9 @@ class _Saem:
         is_error = np.array([space.parameters[i].role == "error" for i in range(space.d)])
         owner = np.concatenate([np.arange(space.d), population.covariate_index])
         self.pooled_is_error = is_error[owner[self.layout.pooled_columns]]
+        position = {p: k for k, p in enumerate(population.random_index)}
+        # Row of each free entry of L among the parameters with random effects.
+        self.chol_row = np.array([position[p] for p in population.chol_row])
 
     def begin(self, start: np.ndarray) -> _State:
         population = self.population
@@ -114,35 +123,53 @@ class _Saem:
             chains = mode_kernel(law, chains, state.proposal, self.rng)
             chains = walk_kernel(law, chains, state.proposal, self.rng)
         phi = law.phi(chains.eta)
-        score, information = pooled_score(self.target, phi, layout)
-        new = observe(phi, layout, information)
+        u = np.linalg.solve(law.omega_root, chains.eta.reshape(-1, population.r).T).T.reshape(
+            chains.eta.shape
+        )
+        scores = complete_scores(self.target, phi, u, layout)
+        new = observe(phi, layout, scores)
         state.statistics = new if state.statistics is None else average(state.statistics, new, gain)
-        fixed = state.fixed.copy()
-        coefficients, omega = maximize_random(state.statistics, layout, state.omega)
-        fixed[layout.random_columns] = coefficients
-        if annealing:
-            floor = ANNEALING * np.diagonal(state.omega)
-            omega = omega + np.diag(np.maximum(floor - np.diagonal(omega), 0.0))
-        omega = omega + np.diag(1e-12 * np.diagonal(state.omega))
-        step = pooled_step(score, state.statistics.information, gain)
+        state.chains = chains
+        self._maximize(state, scores, phi, gain, annealing=annealing)
+
+    def _maximize(
+        self, state: _State, scores: Scores, phi: np.ndarray, gain: float, *, annealing: bool
+    ) -> None:
+        population, layout, statistics = self.population, self.layout, state.statistics
+        assert statistics is not None
+        fixed, index = state.fixed.copy(), population.random_index
+        fixed[layout.random_columns], omega = maximize_random(statistics, layout, state.omega)
+        omega = _floored(omega, state.omega, ANNEALING if annealing else LOWEST_SHARE)
+        step = bounded_step(scores.pooled, statistics.information, gain, LONGEST_STEP)
         if annealing:
             step = np.where(self.pooled_is_error, np.maximum(step, 0.5 * np.log(ANNEALING)), step)
         fixed[layout.pooled_columns] += step
-        # The individuals stay where they are; their distance to the population moves.
-        mu = population.unpack(self._pack(fixed, omega))[0]
-        eta = phi[:, :, population.random_index] - mu[:, None, population.random_index]
-        state.chains = Chains(eta, chains.log_likelihood, chains.log_step)
-        state.fixed, state.omega = fixed, omega
+        # The factor moves with u held fixed, and takes individuals and averages along.
+        mu = layout.random_design @ fixed[layout.random_columns]
+        before = self._entries(omega)
+        size = np.sqrt(np.diagonal(omega))[self.chol_row]
+        move = bounded_step(scores.factor, statistics.factor_information, gain, 0.3 * size)
+        root = self._root(before + move)
+        transform = np.linalg.solve(np.linalg.cholesky(omega).T, root.T).T
+        state.statistics = stretch(statistics, mu, transform)
+        eta = (phi[:, :, index] - mu[:, None]) @ transform.T
+        state.chains = Chains(eta, state.chains.log_likelihood, state.chains.log_step)
+        state.fixed, state.omega = fixed, _floored(root @ root.T, omega, LOWEST_SHARE)
 
     def pack(self, state: _State) -> np.ndarray:
         return self._pack(state.fixed, state.omega)
 
     def _pack(self, fixed: np.ndarray, omega: np.ndarray) -> np.ndarray:
-        population = self.population
-        root = np.linalg.cholesky(omega)
-        position = {p: k for k, p in enumerate(population.random_index)}
-        rows = [position[p] for p in population.chol_row]
-        return np.concatenate([fixed, root[rows, population.chol_column]])
+        return np.concatenate([fixed, self._entries(omega)])
+
+    def _entries(self, omega: np.ndarray) -> np.ndarray:
+        """Free entries of the lower triangular factor of omega."""
+        return np.linalg.cholesky(omega)[self.chol_row, self.population.chol_column]
+
+    def _root(self, entries: np.ndarray) -> np.ndarray:
+        root = np.zeros((self.population.r, self.population.r))
+        root[self.chol_row, self.population.chol_column] = entries
+        return root
 
     def _law(self, fixed: np.ndarray, omega: np.ndarray) -> ConditionalLaw:
         population = self.population
@@ -187,7 +214,7 @@ def run_saem(
     n_averaging : int
         Iterations with falling gain.
     n_chains : int or None
-        Chains per subject; None: so that there are at least 50 in all.
+        Chains per subject; None: so that there are at least 200 in all.
 
     Returns
     -------
@@ -209,6 +236,16 @@ def run_saem(
     path = np.array(iterates)
     kept = path[n_done + n_averaging // 2 :]
     return SaemPath(population.fold_signs(kept.mean(axis=0)), path, n_done, settled, _batch_se(kept))
+
+
+def _floored(omega: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
+    """Lift omega so that it is at least `share` of its last value in every direction."""
+    root = np.linalg.cholesky(last)
+    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(inverse @ omega @ inverse.T)
+    lifted = (vectors * np.maximum(values, share)) @ vectors.T
+    # Entries outside the blocks are zero in both matrices, and stay so.
+    return np.where((omega == 0.0) & (last == 0.0), 0.0, root @ lifted @ root.T)
 
 
 def _agree(iterates: np.ndarray) -> bool:

@@ -5,19 +5,21 @@ s2_i = E[phi_i phi_i'] alone, whose maximizer is a regression and a covariance. 
 errors among them) have no statistics in general: they follow the averaged score, scaled by the averaged
 expected information, a Robbins-Monro iteration whose limit solves the likelihood equation exactly. Nothing
 is given an artificial variance.
+
+The covariance alone would be learnt slowly, and small variances could be lost for good: what the individuals
+say about omega is mostly what omega said about them. A second step per iteration therefore moves the factor L
+with u = inv(L) eta held fixed, along the score E[dl/dphi u'], whose zero is the same likelihood equation
+(parameter expansion, Liu, Rubin & Wu 1998; interweaving, Yu & Meng 2011); the averages are moved along.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from amortnlme.methods.laplace_likelihood import ExpandableTarget
 from amortnlme.population.bound_population import BoundPopulation
-
-#: Furthest move of a pooled parameter in one iteration, on the phi scale.
-LONGEST_STEP = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +34,14 @@ class Statistics:
         Of phi phi'.
     information : ndarray, shape (q, q)
         Of the expected information about the q pooled coefficients.
+    factor_information : ndarray, shape (l, l)
+        Of that about the l free entries of L, at fixed u.
     """
 
     first: np.ndarray
     second: np.ndarray
     information: np.ndarray
+    factor_information: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,14 +103,61 @@ class Layout:
         )
 
 
-def observe(phi: np.ndarray, layout: Layout, information: np.ndarray) -> Statistics:
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """First derivatives of the complete-data likelihood, averaged over the chains, with their information.
+
+    Attributes
+    ----------
+    pooled : ndarray, shape (q,)
+        By the pooled coefficients.
+    pooled_information : ndarray, shape (q, q)
+    factor : ndarray, shape (l,)
+        By the free entries of L, at fixed u.
+    factor_information : ndarray, shape (l, l)
+    """
+
+    pooled: np.ndarray
+    pooled_information: np.ndarray
+    factor: np.ndarray
+    factor_information: np.ndarray
+
+
+def complete_scores(target: ExpandableTarget, phi: np.ndarray, u: np.ndarray, layout: Layout) -> Scores:
+    """Differentiate the likelihood of the sampled individuals.
+
+    Parameters
+    ----------
+    target : ExpandableTarget
+    phi : ndarray, shape (n, C, d)
+    u : ndarray, shape (n, C, r)
+        Standardized random effects.
+    layout : Layout
+
+    Returns
+    -------
+    Scores
+    """
+    _, gradient, information = target.expansions(phi)
+    design, population = layout.pooled_design, layout.population
+    pooled = (np.swapaxes(design, 1, 2) @ gradient.mean(axis=1)[..., None]).sum(axis=0)[:, 0]
+    pooled_information = (np.swapaxes(design, 1, 2) @ information.mean(axis=1) @ design).sum(axis=0)
+    rows, columns = population.chol_row, population.chol_column
+    by_entry = u[:, :, columns]
+    factor = (gradient[:, :, rows] * by_entry).mean(axis=1).sum(axis=0)
+    among = information[:, :, rows[:, None], rows[None, :]]
+    factor_information = np.einsum("ncab,nca,ncb->ab", among, by_entry, by_entry) / u.shape[1]
+    return Scores(pooled, pooled_information, factor, factor_information)
+
+
+def observe(phi: np.ndarray, layout: Layout, scores: Scores) -> Statistics:
     """Statistics of one set of sampled individuals.
 
     Parameters
     ----------
     phi : ndarray, shape (n, C, d)
     layout : Layout
-    information : ndarray, shape (q, q)
+    scores : Scores
 
     Returns
     -------
@@ -113,7 +165,7 @@ def observe(phi: np.ndarray, layout: Layout, information: np.ndarray) -> Statist
     """
     random = phi[:, :, layout.population.random_index]
     second = np.swapaxes(random, 1, 2) @ random / phi.shape[1]
-    return Statistics(random.mean(axis=1), second, information)
+    return Statistics(random.mean(axis=1), second, scores.pooled_information, scores.factor_information)
 
 
 def average(old: Statistics, new: Statistics, gain: float) -> Statistics:
@@ -132,7 +184,31 @@ def average(old: Statistics, new: Statistics, gain: float) -> Statistics:
         old.first + gain * (new.first - old.first),
         old.second + gain * (new.second - old.second),
         old.information + gain * (new.information - old.information),
+        old.factor_information + gain * (new.factor_information - old.factor_information),
     )
+
+
+def stretch(statistics: Statistics, mu: np.ndarray, transform: np.ndarray) -> Statistics:
+    """Move the averages as if every sampled eta had been multiplied by a matrix.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    mu : ndarray, shape (n, r)
+        Typical values of the parameters with random effects.
+    transform : ndarray, shape (r, r)
+
+    Returns
+    -------
+    Statistics
+    """
+    cross = statistics.first[:, :, None] * mu[:, None, :]
+    centered = statistics.second - cross - np.swapaxes(cross, 1, 2) + mu[:, :, None] * mu[:, None, :]
+    first = mu + (statistics.first - mu) @ transform.T
+    cross = first[:, :, None] * mu[:, None, :]
+    second = transform @ centered @ transform.T
+    second = second + cross + np.swapaxes(cross, 1, 2) - mu[:, :, None] * mu[:, None, :]
+    return replace(statistics, first=first, second=second)
 
 
 def maximize_random(
@@ -164,35 +240,17 @@ def maximize_random(
     return coefficients, np.where(layout.block, spread.mean(axis=0), 0.0)
 
 
-def pooled_score(target: ExpandableTarget, phi: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Score and expected information about the pooled coefficients, averaged over the chains.
-
-    Parameters
-    ----------
-    target : ExpandableTarget
-    phi : ndarray, shape (n, C, d)
-    layout : Layout
-
-    Returns
-    -------
-    score : ndarray, shape (q,)
-    information : ndarray, shape (q, q)
-    """
-    _, gradient, information = target.expansions(phi)
-    design = layout.pooled_design
-    score = (np.swapaxes(design, 1, 2) @ gradient.mean(axis=1)[..., None]).sum(axis=0)[:, 0]
-    total = (np.swapaxes(design, 1, 2) @ information.mean(axis=1) @ design).sum(axis=0)
-    return score, total
-
-
-def pooled_step(score: np.ndarray, information: np.ndarray, gain: float) -> np.ndarray:
-    """Move along the score, never further than `LONGEST_STEP`.
+def bounded_step(
+    score: np.ndarray, information: np.ndarray, gain: float, longest: float | np.ndarray
+) -> np.ndarray:
+    """Move along the score, never further than `longest`.
 
     Parameters
     ----------
     score : ndarray, shape (q,)
     information : ndarray, shape (q, q)
     gain : float
+    longest : float or ndarray of shape (q,)
 
     Returns
     -------
@@ -200,4 +258,4 @@ def pooled_step(score: np.ndarray, information: np.ndarray, gain: float) -> np.n
     """
     ridge = 1e-8 * np.diag(np.diagonal(information)) + 1e-12 * np.eye(len(score))
     step = gain * np.linalg.solve(information + ridge, score)
-    return np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+    return np.clip(step, -longest, longest)

@@ -42,7 +42,7 @@ PLACE_EVERY = (5, 25)
 #: Chains times subjects, at least: with fewer the iterates fluctuate so much that small variances get lost.
 MIN_CHAINS = 200
 #: Gains of the averaging phase fall as (k - k1) ** -DECAY; iterates are averaged on top (Polyak & Juditsky).
-DECAY = 0.7
+DECAY = 0.5
 #: The exploration has settled when two successive windows agree to this share of their SD.
 WINDOW, AGREEMENT = 50, 0.6
 

@@ -1,6 +1,6 @@
 """Slow, independent FOCEI and Laplace values of the theophylline study, one subject at a time.
 
-Its own closed form (tests/reference/quadrature.py), SciPy's minimizer for the modes, and differences for every
+Its own closed form (tests/reference/quadrature.py), SciPy's minimizer for the modes, differences for every
 derivative. Parameters of a subject are phi = log(ka, ke, V); residual SD a + b f.
 """
 

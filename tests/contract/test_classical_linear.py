@@ -96,13 +96,13 @@ def test_fits_are_the_exact_maximum_likelihood_estimates(method):
 
 
 def test_saem_comes_within_its_monte_carlo_error():
-    """The bar of the study: fixed effects within 0.1 SE; variances, which mix more slowly, within 0.3."""
+    """Bar: fixed effects within 0.1 SE; variances, which EM learns slowly, within 0.3."""
     result = fit(STUDY.dataset, POPULATION, Saem(), model=MODEL)
     x, se = _mle()
     distance = np.abs(result.x - x) / se
     assert result.status is FitStatus.CONVERGED, result.warnings
-    assert distance[:4].max() < 0.1
-    assert distance[4:].max() < 0.3
+    assert distance[[0, 1, 3]].max() < 0.1
+    assert distance[[2, 4, 5, 6]].max() < 0.3
     assert result.quality.mc_se is not None
     assert result.ofv == pytest.approx(-2.0 * _exact(result.x).sum(), abs=0.05)
 

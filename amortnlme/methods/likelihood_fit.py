@@ -159,6 +159,50 @@ def _with_standard_errors(best: Optimum, objective: PopulationObjective, kind: s
     return replace(best, covariance=np.linalg.inv(outer))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Value:
+    """-2LL at the estimates with what belongs to it: the referee's, or the method's own."""
+
+    ofv: float
+    ofv_se: float
+    ofv_kind: str
+    individual: np.ndarray
+    mean_u: np.ndarray
+    cov_u: np.ndarray
+    ess: np.ndarray
+    pareto_k: np.ndarray
+    n_points: int
+
+
+def _value(
+    kind: str,
+    problem: FitProblem,
+    bound: BoundModel,
+    best: Optimum,
+    own: np.ndarray,
+    modes: EmpiricalBayes,
+    options: LikelihoodOptions,
+) -> _Value:
+    if not options.referee_points or not np.isfinite(own).all():
+        nothing = np.full(len(own), np.nan)
+        cov_u = np.linalg.inv(modes.precision)
+        return _Value(float(own.sum()), float("nan"), kind, own, modes.u, cov_u, nothing, nothing, 0)
+    mu, factor = problem.bound_population.unpack(best.x)
+    rng = stream(problem.seed, REFEREE_STREAM)
+    verdict = referee(bound, mu, factor, modes, rng, options.referee_points, options.referee_replicates)
+    return _Value(
+        verdict.ofv,
+        verdict.ofv_se,
+        "importance_sampling",
+        verdict.ofv_individual,
+        verdict.conditional_mean_u,
+        verdict.conditional_cov_u,
+        verdict.ess,
+        verdict.pareto_k,
+        verdict.n_points,
+    )
+
+
 def _finished(
     kind: str,
     problem: FitProblem,
@@ -170,65 +214,47 @@ def _finished(
     provenance: Mapping[str, Any],
     watch: Stopwatch,
 ) -> PopulationFit:
-    population = problem.bound_population
-    n = population.n_subjects
-    individual = -2.0 * objective.value_and_scores(best.x)[0]
-    criterion = float(individual.sum())
-    ofv, ofv_se, ofv_kind = criterion, float("nan"), kind
-    mean_u, cov_u = modes.u, np.linalg.inv(modes.precision)
-    ess, pareto_k, n_points = np.full(n, np.nan), np.full(n, np.nan), 0
-    warnings = list(best.warnings)
-    if options.referee_points and np.isfinite(criterion):
-        with watch("referee"):
-            mu, factor = population.unpack(best.x)
-            rng = stream(problem.seed, REFEREE_STREAM)
-            verdict = referee(
-                bound, mu, factor, modes, rng, options.referee_points, options.referee_replicates
-            )
-        ofv, ofv_se, ofv_kind = verdict.ofv, verdict.ofv_se, "importance_sampling"
-        individual, mean_u, cov_u = (
-            verdict.ofv_individual,
-            verdict.conditional_mean_u,
-            verdict.conditional_cov_u,
-        )
-        ess, pareto_k, n_points = verdict.ess, verdict.pareto_k, verdict.n_points
-        warnings += importance_warnings(population.subject_ids, ess, pareto_k)
+    own = -2.0 * objective.value_and_scores(best.x)[0]
+    with watch("referee"):
+        value = _value(kind, problem, bound, best, own, modes, options)
+    quality = FitQuality(
+        ess=value.ess,
+        pareto_k=value.pareto_k,
+        n_points=value.n_points,
+        gradient_norm=best.gradient_norm,
+        mc_shift=best.last_move,
+        mc_se=None,
+        surrogate_shift=0.0,
+        n_clipped=0,
+    )
+    solution = Solution(
+        x=best.x,
+        covariance=best.covariance,
+        status=best.status if np.isfinite(value.ofv) else FitStatus.FAILED,
+        modes=modes,
+        conditional_mean_u=value.mean_u,
+        conditional_cov_u=value.cov_u,
+        ofv=value.ofv,
+        ofv_se=value.ofv_se,
+        ofv_kind=value.ofv_kind,
+        ofv_individual=value.individual,
+        quality=quality,
+        warnings=[*best.warnings, *_warnings(problem.bound_population.subject_ids, modes, value)],
+        trace=best.trace,
+        seconds=watch.seconds,
+        options=provenance,
+        criterion=float(own.sum()),
+        criterion_kind=kind,
+    )
+    return assemble_fit(kind, problem, solution)
+
+
+def _warnings(ids: tuple[str, ...], modes: EmpiricalBayes, value: _Value) -> list[str]:
+    warnings = importance_warnings(ids, value.ess, value.pareto_k) if value.n_points else []
     lost = np.flatnonzero(~modes.converged)
     if len(lost):
         warnings.append(
-            f"[W_FIT_EBE] the conditional mode was not found for {len(lost)} of {n} subjects, first "
-            f"{population.subject_ids[lost[0]]!r}: its EBE is unreliable."
+            f"[W_FIT_EBE] the conditional mode was not found for {len(lost)} of {len(ids)} subjects, first "
+            f"{ids[lost[0]]!r}: its EBE is unreliable."
         )
-    status = best.status if np.isfinite(ofv) else FitStatus.FAILED
-    return assemble_fit(
-        kind,
-        problem,
-        Solution(
-            x=best.x,
-            covariance=best.covariance,
-            status=status,
-            modes=modes,
-            conditional_mean_u=mean_u,
-            conditional_cov_u=cov_u,
-            ofv=ofv,
-            ofv_se=ofv_se,
-            ofv_kind=ofv_kind,
-            ofv_individual=individual,
-            quality=FitQuality(
-                ess=ess,
-                pareto_k=pareto_k,
-                n_points=n_points,
-                gradient_norm=best.gradient_norm,
-                mc_shift=best.last_move,
-                mc_se=None,
-                surrogate_shift=0.0,
-                n_clipped=0,
-            ),
-            warnings=warnings,
-            trace=best.trace,
-            seconds=watch.seconds,
-            options=provenance,
-            criterion=criterion,
-            criterion_kind=kind,
-        ),
-    )
+    return warnings

@@ -28,6 +28,11 @@ OFV_WORDS = {
     "importance_sampling": "exact likelihood, importance sampling",
     "density_importance_sampling": "up to a constant, estimator density",
     "surrogate": "up to a constant, surrogate",
+    "fo": "FO approximation",
+    "foce": "FOCE approximation",
+    "focei": "FOCEI approximation",
+    "laplace": "Laplace's approximation",
+    "quadrature": "adaptive quadrature",
 }
 
 
@@ -145,6 +150,15 @@ def _criteria_rows(fits: Sequence[PopulationFit], with_deltas: bool) -> list[Row
     rows.append(
         row(["computed by", *(Cell("", OFV_WORDS.get(str(f.ofv_kind), str(f.ofv_kind))) for f in fits)])
     )
+    if any(f.criterion_kind and f.criterion_kind != f.ofv_kind for f in fits):
+        # What a method maximized stands beside -2LL, never in its place: the two may not be compared.
+        cells = (
+            Cell(fixed(f.criterion), OFV_WORDS.get(f.criterion_kind, f.criterion_kind))
+            if f.criterion_kind
+            else Cell("–")
+            for f in fits
+        )
+        rows.append(row(["maximized", *cells]))
     for name, value in (("AIC", "aic"), ("BIC", "bic"), ("BICc", "bicc")):
         numbers = [float(getattr(fit, value)) for fit in fits]
         finite = [v for v in numbers if math.isfinite(v)]

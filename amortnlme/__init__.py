@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from amortnlme.diagnostics.arviz_export import to_inference_data as to_inference_data
     from amortnlme.diagnostics.compare import compare as compare
     from amortnlme.methods.amortized import Amortized as Amortized
+    from amortnlme.methods.classical import Fo as Fo
+    from amortnlme.methods.classical import Foce as Foce
+    from amortnlme.methods.classical import Focei as Focei
+    from amortnlme.methods.classical import Laplace as Laplace
+    from amortnlme.methods.classical import Quadrature as Quadrature
     from amortnlme.methods.fit import fit as fit
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
+    from amortnlme.methods.saem import Saem as Saem
     from amortnlme.model.contract import check_model as check_model
     from amortnlme.model.individual import IndividualModel as IndividualModel
     from amortnlme.model.registry import load_model as load_model
@@ -54,8 +60,10 @@ _HOMES = {
     "amortnlme.diagnostics.arviz_export": ["to_inference_data"],
     "amortnlme.diagnostics.compare": ["compare"],
     "amortnlme.methods.amortized": ["Amortized"],
+    "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.fit": ["fit"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
+    "amortnlme.methods.saem": ["Saem"],
     "amortnlme.model.contract": ["check_model"],
     "amortnlme.model.individual": ["IndividualModel"],
     "amortnlme.model.registry": ["load_model", "model_names"],

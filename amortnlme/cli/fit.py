@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,42 +71,9 @@ def run(
 
     Exit code 2 where the fit did not succeed.
     """
-    from amortnlme.cli.inputs import read_dataset, read_population_model
-    from amortnlme.methods.fit import fit
-    from amortnlme.population.posterior_draws import PosteriorDraws
-
     with reply("fit", json_path, outputs=[out]) as answer:
-        amortized = method == "amortized"
-        _refuse_foreign_options(
-            method,
-            {
-                "--correction": (correction, ("amortized",)),
-                "--estimator": (estimator, ("amortized",)),
-                "--data": (data, ("amortized",)),
-                "--nodes": (nodes, ("agq",)),
-                "--standard-errors": (standard_errors, ("fo", "foce", "focei", "laplace", "agq")),
-            },
-        )
-        if not amortized and model is None:
-            raise UsageError(
-                "E_USAGE_MODEL", f"--method {method} fits data, so it needs --model: a model file or name."
-            )
-        dataset = read_dataset(source) if not amortized else None if data is None else read_dataset(data)
-        chosen = (
-            _amortized(correction, starts, _log_density(estimator, dataset))
-            if amortized
-            else _classical(method, starts, nodes, standard_errors)
-        )
-        first = PosteriorDraws.load(Path(source)) if amortized else dataset
-        assert first is not None
-        result = fit(
-            first,
-            read_population_model(population),
-            chosen,
-            dataset=dataset if amortized else None,
-            model=model,
-            seed=seed,
-        )
+        options = _Options(method, correction, estimator, data, starts, nodes, standard_errors)
+        result = _fit(source, population, model, seed, options)
         if out is not None:
             result.save(out)
         answer.result = result.to_dict()
@@ -114,39 +82,80 @@ def run(
     return answer.code
 
 
-def _refuse_foreign_options(method: str, options: dict[str, tuple[object, tuple[str, ...]]]) -> None:
-    """Refuse an option that the chosen method would ignore."""
-    if method not in METHODS:
-        raise UsageError("E_USAGE_METHOD", f"method {method!r} is unknown. Allowed: {', '.join(METHODS)}.")
-    for flag, (value, owners) in options.items():
-        if value is not None and method not in owners:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The method and what was said about it."""
+
+    method: str
+    correction: str | None
+    estimator: str | None
+    data: str | None
+    starts: int | None
+    nodes: int | None
+    standard_errors: str | None
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown method, and options it would ignore."""
+        if self.method not in METHODS:
             raise UsageError(
-                "E_USAGE_OPTION",
-                f"{flag} belongs to method {' or '.join(owners)}, but --method is {method!r}. Leave it out.",
+                "E_USAGE_METHOD", f"method {self.method!r} is unknown. Allowed: {', '.join(METHODS)}."
             )
+        maximizers = ("fo", "foce", "focei", "laplace", "agq")
+        for flag, value, owners in (
+            ("--correction", self.correction, ("amortized",)),
+            ("--estimator", self.estimator, ("amortized",)),
+            ("--data", self.data, ("amortized",)),
+            ("--nodes", self.nodes, ("agq",)),
+            ("--standard-errors", self.standard_errors, maximizers),
+        ):
+            if value is not None and self.method not in owners:
+                raise UsageError(
+                    "E_USAGE_OPTION",
+                    f"{flag} belongs to method {' or '.join(owners)}, but --method is {self.method!r}. Leave "
+                    "it out.",
+                )
 
 
-def _amortized(
-    correction: str | None, starts: int | None, log_density: Callable[[np.ndarray], np.ndarray] | None
-) -> AbstractMethod:
+def _fit(source: str, population: str, model: str | None, seed: int, options: _Options) -> PopulationFit:
+    from amortnlme.cli.inputs import read_dataset, read_population_model
+    from amortnlme.methods.fit import fit
+    from amortnlme.population.posterior_draws import PosteriorDraws
+
+    if options.method == "amortized":
+        dataset = None if options.data is None else read_dataset(options.data)
+        chosen = _amortized(options, _log_density(options.estimator, dataset))
+        draws = PosteriorDraws.load(Path(source))
+        return fit(draws, read_population_model(population), chosen, dataset=dataset, model=model, seed=seed)
+    if model is None:
+        raise UsageError(
+            "E_USAGE_MODEL",
+            f"--method {options.method} fits data, so it needs --model: a model file or a name.",
+        )
+    return fit(
+        read_dataset(source), read_population_model(population), _classical(options), model=model, seed=seed
+    )
+
+
+def _amortized(options: _Options, log_density: Callable[[np.ndarray], np.ndarray] | None) -> AbstractMethod:
     from amortnlme.methods.amortized import Amortized
 
-    return Amortized(correction=correction or "auto", starts=starts or 5, log_density=log_density)
+    starts = Amortized().starts if options.starts is None else options.starts
+    return Amortized(correction=options.correction or "auto", starts=starts, log_density=log_density)
 
 
-def _classical(
-    method: str, starts: int | None, nodes: int | None, standard_errors: str | None
-) -> AbstractMethod:
+def _classical(options: _Options) -> AbstractMethod:
     from amortnlme.methods.classical import Fo, Foce, Focei, Laplace, Quadrature
     from amortnlme.methods.saem import Saem
 
-    n_starts, errors = starts or 1, standard_errors or "hessian"
-    if method == "saem":
-        return Saem(starts=n_starts)
-    if method == "agq":
-        return Quadrature(n_nodes=nodes or 5, starts=n_starts, standard_errors=errors)
+    starts = 1 if options.starts is None else options.starts
+    errors = options.standard_errors or "hessian"
+    if options.method == "saem":
+        return Saem(starts=starts)
+    if options.method == "agq":
+        nodes = Quadrature().n_nodes if options.nodes is None else options.nodes
+        return Quadrature(n_nodes=nodes, starts=starts, standard_errors=errors)
     kinds = {"fo": Fo, "foce": Foce, "focei": Focei, "laplace": Laplace}
-    return kinds[method](starts=n_starts, standard_errors=errors)
+    return kinds[options.method](starts=starts, standard_errors=errors)
 
 
 def _log_density(estimator: str | None, dataset: Dataset | None) -> Callable[[np.ndarray], np.ndarray] | None:

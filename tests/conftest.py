@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -10,10 +11,6 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# Generated kernels stay in the checkout: a test run neither reads nor fills the user's own cache.
-os.environ.setdefault(
-    "AMORTNLME_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "kernels")
-)
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,6 +23,20 @@ settings.load_profile("house")
 
 # Everything in these folders runs the networks, so it is repeated on the other backend.
 BACKEND_FOLDERS = ("unit/neural", "artefacts")
+
+
+def pytest_configure():
+    """Keep generated kernels and machine code in the checkout, before anything imports the package.
+
+    Numba looks only at the file of the function it caches: after a change in the file of a callee it would
+    run the old machine code with the old memory layout. Hence one folder for each state of the kernels.
+    """
+    root = Path(__file__).resolve().parents[1]
+    sources = sorted((root / "amortnlme" / "solve").glob("*.py"))
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    cache = root / ".pytest_cache"
+    os.environ.setdefault("AMORTNLME_CACHE_DIR", str(cache / "kernels"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / f"numba-{state}"))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -30,7 +30,7 @@ REFERENCE_FLOOR = 1e-9
 # A series of doses counts as settled when one more changes nothing by more than this (relative).
 SETTLED = 1e-9
 SHARP = 1e-11
-MANY_DOSES = (150, 1200)
+MANY_DOSES = (20, 150, 1200)
 # Fractions of a dosing interval at which outputs are compared.
 WATCHED = (0.0, 0.1, 0.35, 0.7, 0.999)
 

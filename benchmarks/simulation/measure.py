@@ -85,7 +85,7 @@ def race(
 ) -> list[Row]:
     """Time engines in turns, so that all meet the same neighbors, and compare them with their references.
 
-    An engine is its name, work that returns one row of outputs per simulation (NaN in rows that failed), and its
+    An engine is its name, work that returns one row of outputs per simulation (NaN where it failed), and its
     reference, or None. Ratios are medians over the rounds.
     """
     found = [work() for _, work, _ in engines]  # compiles

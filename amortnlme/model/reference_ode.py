@@ -22,6 +22,7 @@ MAX_NEWTON = 40
 # Newton step, relative to the largest state, at which a steady state is accepted: a hundred times the
 # rounding of one period where the slowest mode keeps 98 % of itself over a period.
 SETTLED = 1e-9
+ROUNDING = 1e-12
 
 
 class _Infusion(NamedTuple):
@@ -340,12 +341,18 @@ def _steady_state(
         if inverse is None:
             inverse = np.linalg.pinv(np.eye(individual.n) - _differences(period, x))
         error = inverse @ change
-        if _is_small(np.real(error), np.real(x)) and _is_small(
-            np.imag(error), np.imag(x) + STEP * np.real(x)
-        ):
-            return earlier(x, dose.time)
         size = float(np.abs(error).max())
-        if size > 0.3 * last_error:
+        stalls = size > 0.3 * last_error
+        # As small as it gets, or so small that only rounding keeps it from falling.
+        for bound, enough in ((ROUNDING, True), (SETTLED, stalls)):
+            tangent = np.imag(x) + STEP * np.real(x)
+            if (
+                enough
+                and _is_small(np.real(error), np.real(x), bound)
+                and _is_small(np.imag(error), tangent, bound)
+            ):
+                return earlier(x, dose.time)
+        if stalls:
             inverse = None
         last_error = size
         x = x + error
@@ -355,8 +362,8 @@ def _steady_state(
     )
 
 
-def _is_small(error: np.ndarray, x: np.ndarray) -> bool:
-    return float(np.abs(error).max()) <= SETTLED * float(np.abs(x).max())
+def _is_small(error: np.ndarray, x: np.ndarray, bound: float) -> bool:
+    return float(np.abs(error).max()) <= bound * float(np.abs(x).max())
 
 
 def _differences(period: Any, x: np.ndarray) -> np.ndarray:

@@ -23,6 +23,9 @@ MAX_PERIODS = 1000
 TIGHTER = 0.1
 # The next iterate may differ from this one by so much of the tolerance.
 SETTLED = 0.5
+# States this many times larger than anything in the first period are out of reach: it would take about as
+# many doses to get there, and one more would vanish in the rounding of such a state.
+FURTHEST = 2.0**20
 # A remembered period that says nothing new: smaller than this after the newer ones have been projected out.
 DEPENDENT = 1e-8
 
@@ -64,6 +67,9 @@ def begin_steady(v, k, W, lane, number, rows, sizes, options, numbers, integers,
     if not adds:
         lane[v, at.N_RUNNING] = 0
     number[v, at.RESUME] = W[at.TIME * LANES + v]
+    number[v, at.REACH] = numbers[g, k, table.AMOUNT] * (
+        1.0 if integers[g, k, table.ACTION] == BOLUS else numbers[g, k, table.DURATION]
+    )
     lane[v, at.PERIODS] = 0
     lane[v, at.KEPT] = 0
     W[at.RTOL * LANES + v] = TIGHTER * options[at.OPTION_RTOL]
@@ -154,9 +160,9 @@ def land_in_steady(v, k, W, lane, number, rows, sizes, options, numbers, integer
         mode += 1
     if mode == at.PERIOD_REST:
         lane[v, at.PERIODS] += 1
-        settled = _accelerate(v, W, lane, rows, sizes, options)
+        settled = _accelerate(v, W, lane, number, rows, sizes, options)
         if not settled:
-            if lane[v, at.PERIODS] >= MAX_PERIODS:
+            if lane[v, at.PERIODS] >= MAX_PERIODS or _is_out_of_reach(v, W, number, sizes):
                 return at.NO_STEADY_STATE
             return _begin_period(v, k, W, lane, rows, sizes, numbers, integers)
         W[at.TIME * LANES + v] = arrival
@@ -196,13 +202,23 @@ def _weight(v, i, W, sizes, options):
 
 
 @part_jit()
-def _accelerate(v, W, lane, rows, sizes, options):
+def _is_out_of_reach(v, W, number, sizes):
+    largest = 0.0
+    for i in range(sizes[at.N_STATES]):
+        largest = max(largest, abs(W[(sizes[at.STATE] + i) * LANES + v]))
+    return largest > FURTHEST * number[v, at.REACH]
+
+
+@part_jit()
+def _accelerate(v, W, lane, number, rows, sizes, options):
     """Replace the state G(x) by the next iterate; return whether that one differs from x by little enough."""
     n, state = sizes[at.N_STATES], sizes[at.STATE]
     kept = lane[v, at.KEPT]
     r = rows[v]
     for i in range(n):
         r[at.NEXT_ITERATE, i] = W[(state + i) * LANES + v]
+        if kept == 0:
+            number[v, at.REACH] = max(number[v, at.REACH], abs(r[at.NEXT_ITERATE, i]), abs(r[at.ORIGIN, i]))
     _combine(v, kept, W, r, sizes, options)
     change = 0.0
     plain = 0.0
@@ -219,6 +235,8 @@ def _accelerate(v, W, lane, rows, sizes, options):
         return False  # one more plain period
     for i in range(n):
         W[(state + i) * LANES + v] = r[at.NEXT_ITERATE, i]
+    if _is_out_of_reach(v, W, number, sizes):
+        return False
     # Without a remembered period nothing is known of slow modes, unless nothing moves at all.
     return plain == 0.0 or (kept > 0 and change <= SETTLED and plain <= SETTLED)
 

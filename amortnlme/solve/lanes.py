@@ -60,7 +60,7 @@ TRAVEL, PERIOD_PART, PERIOD_REST, PHASE_PART, PHASE_REST = range(5)
 
 # Numbers of a lane that only the driver knows: first steps after each kind of event, and the time to which a
 # lane returns from the search of a steady state.
-FIRST_STEPS, RESUME, N_LANE_NUMBERS = 0, 6, 7
+FIRST_STEPS, RESUME, REACH, N_LANE_NUMBERS = 0, 6, 7, 8
 
 # Rows of a lane's memory of states in search of a steady state: what is kept for ss=2, the initial state of
 # the period, the remembered iterates and residuals, an orthonormal basis of the differences of residuals with

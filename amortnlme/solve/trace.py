@@ -239,7 +239,7 @@ def trace_rates(function: ModelFunction, names: Names, symbols: Symbols, what: s
 def trace_table(
     function: ModelFunction, names: Names, symbols: Symbols, what: str
 ) -> tuple[sympy.Expr | tuple[sympy.Expr, ...], ...]:
-    """Trace a function `fn(t, y, p)` that returns expressions or rows of expressions, such as a diffusion matrix.
+    """Trace a function `fn(t, y, p)` that returns expressions or rows of them, such as a diffusion matrix.
 
     Parameters
     ----------

@@ -113,3 +113,14 @@ def bateman(t, dose, ka, CL, V, w=1.0):
     """Concentration after one oral dose at time zero."""
     k = CL * w / V
     return np.where(t >= 0, dose * ka / (V * (ka - k)) * (np.exp(-k * t) - np.exp(-ka * t)), 0.0)
+
+
+SATURABLE = Names(("central", "effect"), ("Vm", "Km", "kin", "kout"))
+
+
+def saturable(t, y, p):
+    """Michaelis-Menten elimination and an indirect response with a baseline."""
+    return (
+        -p.Vm * y.central / (p.Km + y.central),
+        p.kin / (1.0 + y.central / p.Km) - p.kout * y.effect,
+    )

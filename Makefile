@@ -12,6 +12,9 @@ OUT ?= .
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types test-tensorflow test-jax train-one-compartment-oral
 
+# Processes that share the tests; each compiles its own kernels, so that more than the cores do not pay.
+WORKERS ?= 2
+
 help:
 	@sed -n '2,4s/^# *//p' Makefile
 
@@ -28,10 +31,10 @@ types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test-tensorflow: $(VENV)/.dev
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n $(WORKERS)
 
 test-jax: $(VENV)/.dev
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend and not slow and not gpu"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(WORKERS) -m "backend and not slow and not gpu"
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python found. amortnlme needs Python 3.11: apt install python3.11 python3.11-venv"; exit 1; }

@@ -36,7 +36,9 @@ def pytest_configure():
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     cache = root / ".pytest_cache"
     os.environ.setdefault("AMORTNLME_CACHE_DIR", str(cache / "kernels"))
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / f"numba-{state}"))
+    # Two processes that fill one cache at the same time may mix up its files: a worker has its own.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / f"numba-{state}-{worker}"))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -282,13 +282,16 @@ class Individual:
             solver = ode(slope).set_integrator(name, rtol=self.rtol, atol=atol, nsteps=steps)
             solver.set_initial_value(x, 0.0)
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # that a method gives up is seen below, and the next one tried
+                # That a method gives up is seen below, and the next one tried.
+                warnings.simplefilter("ignore")
                 found = solver.integrate(length)
             if solver.successful() and np.isfinite(found).all():
                 return np.array(found)
-        last = solve_ivp(slope, (0.0, length), x, method="Radau", rtol=self.rtol, atol=atol)
+        try:
+            with np.errstate(all="ignore"):  # rates that overflow end in one of the failures below
+                last = solve_ivp(slope, (0.0, length), x, method="Radau", rtol=self.rtol, atol=atol)
+        except ValueError as cause:  # SciPy refuses a Jacobian that is not finite
+            raise self.failure("meets rates that are not finite") from cause
         if not last.success or not np.isfinite(last.y[:, -1]).all():
             raise self.failure("finds no method that succeeds")
         return last.y[:, -1]

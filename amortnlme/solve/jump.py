@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class JumpEngine(AbstractStochasticEngine):
 
     Initial states and boluses are rounded to whole numbers; an infusion is a stream of single arrivals at its
     rate, at random times. A propensity that is negative or not finite, or a state that becomes negative, ends
-    the simulation with status NON_FINITE.
+    the simulation with status NON_FINITE. `source` is the generated text, compiled when first used.
 
     Tau-leaping holds the propensities constant over a leap, an error of the order of tau; a leap that would
     make a state negative is drawn anew at half its length, which favours leaps that consume less where few
@@ -51,7 +50,8 @@ class JumpEngine(AbstractStochasticEngine):
     observables: Observables
     options: JumpOptions
     constants: RowConstants
-    module: ModuleType
+    label: str
+    source: str
     changes: np.ndarray
 
     @classmethod
@@ -103,7 +103,8 @@ class JumpEngine(AbstractStochasticEngine):
             observables=Observables.from_expressions(system.symbols, outputs),
             options=options,
             constants=RowConstants.from_hoisted(system.symbols, hoisted),
-            module=load_kernels(f"jump_{label}", jump_source(system, hoisted)),
+            label=f"jump_{label}",
+            source=jump_source(system, hoisted),
             changes=np.array(changes, dtype=np.float64, order="C"),
         )
 
@@ -115,7 +116,7 @@ class JumpEngine(AbstractStochasticEngine):
         words = (np.uint64(key[0]), np.uint64(key[1]))
         n_reactions, n_states = self.changes.shape
         tau = float(self.options.tau or 0.0) if self.options.method == "tau_leaping" else 0.0
-        run = driver()
+        run, module = driver(), load_kernels(self.label, self.source)
 
         def simulate(paths: PathRows, out: np.ndarray, status: np.ndarray) -> None:
             batch = JumpBatch(
@@ -130,7 +131,7 @@ class JumpEngine(AbstractStochasticEngine):
                 self.changes,
             )
             run(
-                self.module.propensities,
+                module.propensities,
                 batch,
                 words,
                 tau,
@@ -221,9 +222,7 @@ def stoichiometry_matrix(stoichiometry: Sequence[Mapping[str, int]], names: Name
                     f"{', '.join(names.states)}."
                 )
             if not _is_whole(value):
-                raise refuse(
-                    f"reaction {i + 1} changes {state!r} by {value!r}. Changes are whole numbers."
-                )
+                raise refuse(f"reaction {i + 1} changes {state!r} by {value!r}. Changes are whole numbers.")
             matrix[i, names.states.index(state)] = int(value)
         if not matrix[i].any():
             raise refuse(f"reaction {i + 1} changes no state. Say what it changes, or remove it.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ class SdeEngine(AbstractStochasticEngine):
     where the drift is faster: a step is at most half the shortest time constant of the drift at its present
     states (looked at after every event and every 32 steps), so that a stiff row takes more steps instead of
     exploding. A row depends on the key and on its own number only, to the last bit; another number of lanes
-    or another processor may change last bits.
+    or another processor may change last bits. `source` is the generated text, compiled when first used.
     """
 
     entry: Entry
@@ -53,7 +52,8 @@ class SdeEngine(AbstractStochasticEngine):
     options: SdeOptions
     formulas: SdeFormulas
     constants: RowConstants
-    module: ModuleType
+    label: str
+    source: str
 
     @classmethod
     def build(
@@ -98,7 +98,8 @@ class SdeEngine(AbstractStochasticEngine):
             options=options,
             formulas=formulas,
             constants=RowConstants.from_hoisted(system.symbols, formulas.hoisted),
-            module=load_kernels(f"sde_{options.method}_{label}", sde_source(formulas)),
+            label=f"sde_{options.method}_{label}",
+            source=sde_source(formulas),
         )
 
     def simulate(self, rows: Rows, key: tuple[int, int], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +107,7 @@ class SdeEngine(AbstractStochasticEngine):
         return draw_outputs(rows, ids, self.entry, self.observables, self._runner(key))
 
     def _runner(self, key: tuple[int, int]) -> Any:
-        layout, module = self.formulas.layout, self.module
+        layout, module = self.formulas.layout, load_kernels(self.label, self.source)
         words = (np.uint64(key[0]), np.uint64(key[1]))
         run = driver()
 

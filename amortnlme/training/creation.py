@@ -115,6 +115,8 @@ def _make_by_name(plan: ShardPlan, name: str, index: int) -> int:
 
 
 def _in_processes(plan: ShardPlan, name: str, todo: list[int], workers: int) -> Iterator[int]:
+    # Compile here what the workers share: filling one cache from several processes can mix up its files.
+    simulate_shard(load_model(name), plan.seed, todo[0], 1)
     # Fresh interpreters: forking after a parallel kernel has run can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:

@@ -28,12 +28,18 @@ def test_trace_derives_the_jacobian_and_recognizes_linear_dynamics():
     "rhs",
     [
         lambda t, y, p: (-p.ka * y.gut**2, y.blood),
-        lambda t, y, p: (-p.ka * y.gut + 1, y.blood),
+        lambda t, y, p: (-p.ka * y.gut + t, y.blood),
         lambda t, y, p: (-p.ka * y.gut * exp(-t), y.blood),
     ],
 )
 def test_trace_recognizes_other_dynamics(rhs):
     assert not trace(rhs, NAMES).is_linear_constant
+
+
+def test_trace_recognizes_constant_production():
+    system = trace(lambda t, y, p: (-p.ka * y.gut + 1, y.blood), NAMES)
+    assert system.is_linear_constant
+    assert system.inputs == (1, 0)
 
 
 def test_compiled_expressions_agree_with_the_plain_function_on_numbers():

@@ -18,12 +18,14 @@ from amortnlme.solve.kernel_module import load_kernels
 from amortnlme.solve.observables import Observables
 from amortnlme.solve.random_rows import PathRows, draw_outputs
 from amortnlme.solve.sde_driver import driver
-from amortnlme.solve.sde_events import N_NUMBERS, SdeBatch
+from amortnlme.solve.sde_events import N_NUMBERS, TIME, SdeBatch
 from amortnlme.solve.sde_kernels import Matrix, SdeFormulas, sde_source
 from amortnlme.solve.sde_lanes import LANES, LEG, NORMALS, aligned_zeros
 from amortnlme.solve.trace import ModelFunction, Names, Symbols, TracedSystem, trace_table
 
 METHODS = ("euler_maruyama", "milstein")
+# Steps a row may wait from time 0 to its first event; see `_beginnings`.
+LONGEST_WAIT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class SdeEngine(AbstractStochasticEngine):
                 self.constants.evaluate(paths.psi, paths.covariates),
                 paths.initial,
                 paths.start,
+                _beginnings(paths, self.options.dt),
                 paths.ids,
             )
             n_words = 2 * layout.n_pairs * LEG * LANES
@@ -142,6 +145,17 @@ class SdeEngine(AbstractStochasticEngine):
             )
 
         return simulate
+
+
+def _beginnings(paths: PathRows, dt: float) -> np.ndarray:
+    """Where the clock of every row begins: before its first event, or at its start if that is earlier.
+
+    Rows that start at different times soon after 0 all begin at 0 and wait: lanes that crossed their first
+    interval in different numbers of steps would never again meet an event together.
+    """
+    first = paths.floats[paths.list_index, 0, TIME]
+    own = np.where((paths.start > -np.inf) & (paths.start < first), paths.start, first)
+    return np.where((paths.start >= 0.0) & (first > 0.0) & (first <= LONGEST_WAIT * dt), 0.0, own)
 
 
 def trace_diffusion(diffusion: ModelFunction, names: Names, symbols: Symbols) -> Matrix:

@@ -269,7 +269,8 @@ def driver() -> Callable[..., None]:
     """
     real, whole, word = types.float64, types.int64, types.uint64
     reals, wholes, words = real[::1], whole[::1], word[::1]
-    tables = [real[:, :, ::1], whole[:, :, ::1], wholes, wholes, real[:, :, ::1], real[:, ::1], reals, words]
+    tables = [real[:, :, ::1], whole[:, :, ::1], wholes, wholes, real[:, :, ::1], real[:, ::1]]
+    tables += [reals, reals, words]
     advance = types.FunctionType(types.void(reals, reals, whole, whole, whole))
     fastest_rate = types.FunctionType(types.void(reals, whole))
     signature = types.void(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +52,8 @@ class SdeBatch(NamedTuple):
     initial : ndarray, shape (N, n)
     start : ndarray, shape (N,)   [time]
         -inf where the states move from the first record on.
+    begin : ndarray, shape (N,)   [time]
+        Where the clock of each row begins.
     ids : ndarray of uint64, shape (N,)
     """
 
@@ -63,6 +64,7 @@ class SdeBatch(NamedTuple):
     constants: np.ndarray
     initial: np.ndarray
     start: np.ndarray
+    begin: np.ndarray
     ids: np.ndarray
 
 
@@ -84,15 +86,13 @@ def _put_constants(work, n, constants, row, segment, lane):
 
 @kernel
 def _enter_row(work, numbers, counters, batch, row, lane):
-    """Give a lane a row; it stands before its first event, or at the start of its clock if earlier."""
+    """Give a lane a row, which stands at the beginning of its clock."""
     g = batch.list_index[row]
     _put_initial(work, batch.initial, row, lane)
     segment = batch.integers[g, 0, IN_SEGMENT]
     _put_constants(work, batch.initial.shape[1], batch.constants, row, segment, lane)
-    start = batch.start[row]
-    first = batch.floats[g, 0, TIME]
-    work[BEGIN * LANES + lane] = start if -math.inf < start < first else first
-    work[START * LANES + lane] = start
+    work[BEGIN * LANES + lane] = batch.begin[row]
+    work[START * LANES + lane] = batch.start[row]
     work[DONE * LANES + lane] = 0.0
     for field in range(N_NUMBERS):
         numbers[field, lane] = 0

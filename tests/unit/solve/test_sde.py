@@ -1,6 +1,7 @@
 """Paths of SDEs against exact solutions driven by the same increments, moments, and events counted."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from amortnlme.model.dynamics import Sde
 from amortnlme.model.functions import exp, sqrt
 from amortnlme.solve import random_rows, threads
 from amortnlme.solve.philox import PURPOSE_BROWNIAN, normal_pair, random_pair
+from amortnlme.solve.sde import _beginnings
 from amortnlme.solve.trace import Names, trace_output
 
 FALSE_ALARM = 1e-4
@@ -419,3 +421,16 @@ def test_an_sde_is_refused_when_it_cannot_be_simulated(diffusion, options, code)
     with pytest.raises(ModelError) as refused:
         _build(Names(("a", "b"), ("rho",)), lambda t, y, p: (exp(-y.a), 0), diffusion, **given)
     assert refused.value.code == code
+
+
+def test_rows_that_start_soon_after_zero_share_their_clock():
+    """Lanes whose first interval had its own number of steps would never meet an event together again."""
+    floats = np.zeros((1, 1, 2))
+    floats[0, 0, 0] = 0.5
+    n = 4
+    paths = SimpleNamespace(
+        floats=floats, list_index=np.zeros(n, dtype=np.int64), start=np.array([0.1, 3.0, -1.0, -np.inf])
+    )
+    np.testing.assert_array_equal(_beginnings(paths, 0.01), [0.0, 0.0, -1.0, 0.5])
+    # A wait of more than 64 steps costs more than it brings.
+    np.testing.assert_array_equal(_beginnings(paths, 0.001), [0.1, 0.5, -1.0, 0.5])

@@ -17,7 +17,7 @@ from amortnlme.solve.linear_arrays import Entries, Rates, make_entries
 from amortnlme.solve.linear_kernel import propagate
 from amortnlme.solve.row_schedule import row_events
 from amortnlme.solve.schedule import Events, Schedule
-from amortnlme.solve.solver import AbstractSolver, StateSolution
+from amortnlme.solve.state_solution import StateSolution
 from amortnlme.solve.threads import for_each_chunk
 from amortnlme.solve.trace import TracedSystem, compile_numpy
 
@@ -138,7 +138,7 @@ class LinearSystem:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearSolver(AbstractSolver):
+class LinearSolver:
     """Closed-form solver: eigenbasis per row, matrix exponential where that cannot be trusted."""
 
     system: LinearSystem
@@ -151,7 +151,24 @@ class LinearSolver(AbstractSolver):
         *,
         sensitivities: bool,
     ) -> StateSolution:
-        """Solve every row; see `AbstractSolver.solve`."""
+        """Solve every row.
+
+        Parameters
+        ----------
+        psi : ndarray, shape (N, d)
+            Structural parameters on the natural scale.
+        schedule : Schedule
+            Events of the designs.
+        design_index : ndarray of int, shape (N,)
+            Design of each row.
+        sensitivities : bool
+            Whether to compute `dx_dpsi`.
+
+        Returns
+        -------
+        StateSolution
+            A row that cannot be solved has a non-zero status; nothing is raised.
+        """
         system = self.system
         N, n = psi.shape[0], len(system.order)
         sensitive = system.sensitive if sensitivities else ()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import sympy
 
-from amortnlme.solve.solver import StateSolution
+from amortnlme.solve.state_solution import StateSolution
 from amortnlme.solve.trace import Symbols, compile_numpy
 
 

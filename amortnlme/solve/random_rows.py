@@ -14,7 +14,7 @@ from amortnlme.solve.entry import Entry
 from amortnlme.solve.observables import Observables
 from amortnlme.solve.row_schedule import row_events
 from amortnlme.solve.schedule import Events
-from amortnlme.solve.solver import StateSolution
+from amortnlme.solve.state_solution import StateSolution
 from amortnlme.solve.threads import for_each_chunk
 
 # Rows simulated before their outputs are evaluated: enough that starting a kernel costs nothing.

@@ -18,7 +18,7 @@ from amortnlme.solve.observables import Observables
 from amortnlme.solve.ode import OdeOptions
 from amortnlme.solve.row_schedule import row_events
 from amortnlme.solve.scalar_walk import Batch
-from amortnlme.solve.solver import StateSolution
+from amortnlme.solve.state_solution import StateSolution
 from amortnlme.solve.threads import for_each_chunk
 from amortnlme.solve.trace import Names
 from amortnlme.solve.untraced_source import compile_rhs, module_source

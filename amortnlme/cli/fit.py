@@ -184,7 +184,14 @@ def show_fit(result: PopulationFit) -> None:
     show_table(
         ["estimate", "value", "SE", "RSE %", "95 % CI", "unit"],
         [
-            [row.name, row.value, row.se, row.rse_percent, _interval(row.ci_low, row.ci_high), row.unit]
+            [
+                row.name,
+                row.value,
+                "fixed" if row.is_fixed else row.se,
+                row.rse_percent,
+                _interval(row.ci_low, row.ci_high),
+                row.unit,
+            ]
             for row in result.estimates
         ],
         title=f"{result.model_name}, {result.population.name} ({result.method})",

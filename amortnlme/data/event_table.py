@@ -212,7 +212,7 @@ def _subjects(records: Records, processed: Processed) -> tuple[Subject, ...]:
                 observed=records.measured[rows],
                 censoring=records.cens[rows],
                 limit=records.limit[rows],
-                occasion=records.occ[rows],
+                occasion=records.occ[processed.in_force[part]],
                 covariates={
                     label: _constant_or_varying(values[part]) for label, values in covariates.items()
                 },

@@ -138,8 +138,8 @@ def parse(table: RawTable, layout: Layout, columns: ColumnMap) -> Records:
         evid=evid,
         cmt=cmt,
         cens=cens,
-        occ=_labels(cells, "occ", evid, places),
-        dvid=_labels(cells, "dvid", evid, places),
+        occ=_filled(_labels(cells, "occ", evid, places), subject),
+        dvid=np.nan_to_num(_labels(cells, "dvid", evid, places)),
         amt_missing=np.isnan(cells.get("amt", nothing)),
         measured=measured,
         covariates={name: _carried(values, subject) for name, values in covariates.items()},
@@ -252,7 +252,16 @@ def _labels(cells: dict[str, np.ndarray], part: str, evid: np.ndarray, places: P
         + (", counting outcomes from 1; fill it in." if part == "dvid" else "; fill it in."),
         cells[part],
     )
-    return np.nan_to_num(cells[part])
+    return cells[part]
+
+
+def _filled(values: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """Give rows without an occasion that of the row before, or else of the subject's first that has one."""
+    if not np.isnan(values).any():
+        return values
+    carried = pd.Series(_carried(values, subject)).groupby(subject).bfill()
+    # a subject without any observation may have no occasion at all
+    return carried.fillna(1.0).to_numpy()
 
 
 def _carried(values: np.ndarray, subject: np.ndarray) -> np.ndarray:

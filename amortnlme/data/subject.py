@@ -50,7 +50,8 @@ class Subject:
         0 none; 1 below the limit in `y`; -1 above the limit in `y`.
     limit : ndarray, shape (m,)
         Other end of the interval of a censored measurement; NaN where there is none.
-    occasion : ndarray of int, shape (m,)
+    occasion : ndarray of int, shape (k,)
+        Label of the occasion in force from each record of the design on, as a covariate is.
     covariates : mapping of str to float or TimeVarying
         A time-varying covariate that never changes becomes a float.
 
@@ -74,21 +75,21 @@ class Subject:
     covariates: Mapping[str, float | TimeVarying] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        m = self.design.n_observations
+        m, k = self.design.n_observations, self.design.n_records
         types = {
-            "y": np.float64,
-            "observed": np.bool_,
-            "censoring": np.int8,
-            "limit": np.float64,
-            "occasion": np.int32,
+            "y": (np.float64, m, "observation"),
+            "observed": (np.bool_, m, "observation"),
+            "censoring": (np.int8, m, "observation"),
+            "limit": (np.float64, m, "observation"),
+            "occasion": (np.int32, k, "record"),
         }
-        for name, dtype in types.items():
+        for name, (dtype, length, unit) in types.items():
             values = frozen_array(getattr(self, name), dtype)
-            if values.shape != (m,):
+            if values.shape != (length,):
                 raise DataError(
                     "E_DATA_SHAPE",
-                    f"{name} of subject {self.id!r} has shape {values.shape}; its design has {m} "
-                    f"observations. Give one value per observation.",
+                    f"{name} of subject {self.id!r} has shape {values.shape}; its design has {length} "
+                    f"{unit}s. Give one value per {unit}.",
                 )
             object.__setattr__(self, name, values)
         if not np.isfinite(self.y[self.observed]).all():
@@ -125,6 +126,12 @@ class Subject:
     def n_censored(self) -> int:
         """Number of censored measurements."""
         return int((self.observed & (self.censoring != 0)).sum())
+
+    @property
+    def occasion_number(self) -> np.ndarray:
+        """Occasions counted from 0 in the order in which they begin, shape (k,)."""
+        _, first, label = np.unique(self.occasion, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[label]
 
     def covariate_values(self, name: str) -> np.ndarray:
         """Return a covariate's value in force from each record on.
@@ -189,7 +196,7 @@ class Subject:
             observed=~np.isnan(values),
             censoring=np.zeros(values.shape, np.int8),
             limit=np.full(values.shape, np.nan),
-            occasion=np.ones(values.shape, np.int32),
+            occasion=np.ones(design.n_records, np.int32),
             covariates=covariates or {},
         )
 

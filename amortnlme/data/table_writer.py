@@ -51,7 +51,8 @@ def to_frame(dataset: Dataset) -> pd.DataFrame:
     observation = design["kind"] == EventKind.OBSERVATION
     dose = (design["kind"] == EventKind.BOLUS) | (design["kind"] == EventKind.INFUSION)
     reset = design["kind"] == EventKind.RESET
-    merged = _merged_resets(reset, dose, [subject, design["time"], *covariates.values()])
+    occasion = np.concatenate([s.occasion for s in subjects])
+    merged = _merged_resets(reset, dose, [subject, design["time"], occasion, *covariates.values()])
     evid = np.select([observation, dose, reset], [0, 1, 3], 2)
     evid[np.flatnonzero(merged) + 1] = 4
     measurements = _measurements(dataset, observation)
@@ -63,6 +64,7 @@ def to_frame(dataset: Dataset) -> pd.DataFrame:
         "EVID": evid,
     }
     optional = measurements | _dose_items(design, dose)
+    optional["OCC"] = occasion.astype(float)
     optional["CMT"] = np.where(dose | observation, design["compartment"], 0.0)
     optional["DVID"] = np.where(observation, design["output"], np.nan)
     for label, silent in _SILENT.items():
@@ -109,7 +111,7 @@ _SILENT = {
 
 
 def _measurements(dataset: Dataset, observation: np.ndarray) -> dict[str, np.ndarray]:
-    """Return DV, MDV, CENS, LIMIT and OCC of all records; NaN where a row has none."""
+    """Return DV, MDV, CENS and LIMIT of all records; NaN where a row has none."""
 
     def spread(label: str) -> np.ndarray:
         values = np.full(len(observation), np.nan)
@@ -125,7 +127,6 @@ def _measurements(dataset: Dataset, observation: np.ndarray) -> dict[str, np.nda
         "MDV": np.where(measured, 0.0, 1.0) if unmeasured else np.full(len(observation), np.nan),
         "CENS": censoring,
         "LIMIT": np.where(censoring != 0, spread("limit"), np.nan),
-        "OCC": spread("occasion"),
     }
 
 

@@ -131,7 +131,7 @@ def _column(fit: PopulationFit) -> dict[tuple[str, str], tuple[object, str]]:
         column[(e.name, "rse_percent")] = (e.rse_percent, e.kind)
         column[(e.name, "ci_low")] = (e.ci_low, e.kind)
         column[(e.name, "ci_high")] = (e.ci_high, e.kind)
-    for name, value in zip(fit.population.random_effects.on, np.atleast_1d(fit.eta_shrinkage), strict=True):
+    for name, value in zip(fit.random_effects, np.atleast_1d(fit.eta_shrinkage), strict=True):
         column[(f"shrinkage_{name}", "percent")] = (100.0 * float(value), "")
     column[("shrinkage_eps", "percent")] = (100.0 * float(fit.eps_shrinkage), "")
     column[("ofv", "method")] = (str(fit.ofv_kind), "")

@@ -11,7 +11,7 @@ import numpy as np
 from amortnlme.data.dataset import Dataset
 from amortnlme.data.design import FIELDS, Design, EventKind
 from amortnlme.data.subject import Subject, TimeVarying
-from amortnlme.diagnostics.predictions import population_moments
+from amortnlme.diagnostics.predictions import fitted_study
 from amortnlme.methods.ebe import find_ebe
 from amortnlme.methods.importance import effective_sample_size, normalized_weights
 from amortnlme.methods.proposals import Proposal, base_numbers, freeze
@@ -94,10 +94,10 @@ def conditional_draws(
     Importance sampling in u (phi = mu + L u) with a t-mixture around the conditional mode, weighted by the
     exact likelihood and resampled systematically. Pooled parameters stay exactly at their estimates.
     """
-    mu, factor = population_moments(fit, model, dataset)
+    study = fitted_study(fit, model, dataset)
     chosen = range(dataset.n_subjects) if index is None else index
-    mu = mu[list(chosen)]
-    bound = model.bind(_subset(dataset, chosen))
+    mu, factor = study.mu[list(chosen)], study.factor
+    bound = study.model.bind(_subset(study.dataset, chosen))
     mode = find_ebe(bound, mu, factor)
     nodes = freeze(
         Proposal(mode.u, np.linalg.inv(mode.precision)),
@@ -142,13 +142,13 @@ def subject_curves(
     tuple of SubjectCurve
         Subject by subject, and within a subject output by output.
     """
-    mu, _ = population_moments(fit, model, dataset)
+    study = fitted_study(fit, model, dataset)
     n_outputs = len(model.outputs)
     chosen = list(range(dataset.n_subjects) if index is None else index)
-    dense = Dataset(tuple(_dense_subject(dataset.subjects[i], n_outputs, n_grid) for i in chosen))
+    dense = Dataset(tuple(_dense_subject(study.dataset.subjects[i], n_outputs, n_grid) for i in chosen))
     ebe = np.asarray(fit.individuals.ebe_phi)
-    phi = np.concatenate([mu[chosen, None], ebe[chosen, None], draws], axis=1)
-    f, _ = model.bind(dense).predict(phi)
+    phi = np.concatenate([study.mu[chosen, None], ebe[chosen, None], draws], axis=1)
+    f, _ = study.model.bind(dense).predict(phi)
     tail = 0.5 * (1.0 - band)
     curves = []
     for i, subject in enumerate(dense.subjects):
@@ -182,7 +182,7 @@ def _dense_subject(subject: Subject, n_outputs: int, n_grid: int) -> Subject:
         observed=np.ones(m, dtype=bool),
         censoring=np.zeros(m, dtype=np.int8),
         limit=np.full(m, np.nan),
-        occasion=np.zeros(m, dtype=np.int32),
+        occasion=subject.occasion[source],
         covariates=covariates,
     )
 

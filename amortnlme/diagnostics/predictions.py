@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amortnlme.core.errors import FitError
+from amortnlme.model.occasions import spell_out_occasions
 
 if TYPE_CHECKING:
     from amortnlme.data.dataset import Dataset
@@ -88,10 +89,10 @@ def predict_study(fit: PopulationFit, model: IndividualModel, dataset: Dataset) 
     FitError
         E_DIAGNOSTICS_SUBJECTS if the fit belongs to other subjects or another model.
     """
-    _check_belongs(fit, model, dataset)
+    study = fitted_study(fit, model, dataset)
+    model, dataset, mu, factor = study.model, study.dataset, study.mu, study.factor
     y, observed, censoring, _ = dataset.y_padded()
     batch = dataset.design_batch()
-    mu, factor = population_moments(fit, model, dataset)
     effects = [fit.parameter_names.index(name) for name in fit.random_effects]
     phi = np.asarray(fit.individuals.ebe_phi, dtype=np.float64)
     bound = model.bind(dataset)
@@ -122,8 +123,28 @@ def predict_study(fit: PopulationFit, model: IndividualModel, dataset: Dataset) 
     )
 
 
-def population_moments(fit: PopulationFit, model: IndividualModel, dataset: Dataset) -> tuple[Array, Array]:
-    """Typical parameters of every subject and the factor of omega.
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedStudy:
+    """What a fit evaluates: model and dataset (with occasions spelled out), and the population per subject.
+
+    Attributes
+    ----------
+    model : IndividualModel
+    dataset : Dataset
+    mu : ndarray, shape (n_subjects, d)
+        Typical parameters of every subject, phi scale.
+    factor : ndarray, shape (d, n_effects)
+        L with omega = L L'.
+    """
+
+    model: IndividualModel
+    dataset: Dataset
+    mu: Array
+    factor: Array
+
+
+def fitted_study(fit: PopulationFit, model: IndividualModel, dataset: Dataset) -> FittedStudy:
+    """Join a fit with the model and the dataset it was fitted to.
 
     Parameters
     ----------
@@ -133,11 +154,20 @@ def population_moments(fit: PopulationFit, model: IndividualModel, dataset: Data
 
     Returns
     -------
-    mu : ndarray, shape (n_subjects, d)
-        phi scale.
-    factor : ndarray, shape (d, n_effects)
+    FittedStudy
+
+    Raises
+    ------
+    FitError
+        E_DIAGNOSTICS_SUBJECTS if the fit belongs to other subjects or another model.
     """
-    return fit.population.bind(dataset.covariate_table(), model.parameters).unpack(np.asarray(fit.x))
+    effects, counts, covariates = fit.population.occasion_effects, None, dataset.covariate_table()
+    if effects is not None:
+        study = spell_out_occasions(model, dataset, effects.on)
+        model, dataset, counts = study.model, study.dataset, study.n_occasions
+    _check_belongs(fit, model, dataset)
+    bound = fit.population.bind(covariates, model.parameters, counts)
+    return FittedStudy(model, dataset, *bound.unpack(np.asarray(fit.x)))
 
 
 def residual_sd(model: IndividualModel, phi: Array, f: Array, output: Array) -> Array:
@@ -193,8 +223,8 @@ def simulate_study(
     FitError
         E_DIAGNOSTICS_SUBJECTS if the fit belongs to other subjects or another model.
     """
-    _check_belongs(fit, model, dataset)
-    mu, factor = population_moments(fit, model, dataset)
+    study = fitted_study(fit, model, dataset)
+    model, dataset, mu, factor = study.model, study.dataset, study.mu, study.factor
     batch = dataset.design_batch()
     n_subjects = len(mu)
     blocks = []

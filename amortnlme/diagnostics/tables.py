@@ -148,8 +148,7 @@ def subject_table(
         natural scale) for every varying parameter, eta_NAME, ofv, covariates, and trust if given.
     """
     people = fit.individuals
-    mode = model.parameters.to_psi(people.ebe_phi)
-    mean = model.parameters.to_psi(people.conditional_mean_phi)
+    mode, mean = (_natural(model, phi) for phi in (people.ebe_phi, people.conditional_mean_phi))
     columns: dict[str, object] = {}
     for name in fit.random_effects:
         j = fit.parameter_names.index(name)
@@ -165,3 +164,8 @@ def subject_table(
     if trust:
         frame["trust"] = [str(subject.grade) for subject in trust]
     return frame
+
+
+def _natural(model: IndividualModel, phi: np.ndarray) -> np.ndarray:
+    """Map phi to the natural scale; effects of occasions, behind the model's own parameters, stay."""
+    return np.concatenate([model.parameters.to_psi(phi[:, : model.d]), phi[:, model.d :]], axis=1)

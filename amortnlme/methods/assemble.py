@@ -85,7 +85,8 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
     eta = (solution.modes.u @ factor.T)[:, population.random_index]
     omega_sd = np.sqrt(np.diagonal(omega)[population.random_index])
     with np.errstate(divide="ignore", invalid="ignore"):
-        shrinkage = np.where(omega_sd > 0, 1.0 - eta.std(axis=0, ddof=1) / omega_sd, np.nan)
+        present = np.where(population.has_occasion, eta, np.nan)
+        shrinkage = np.where(omega_sd > 0, 1.0 - np.nanstd(present, axis=0, ddof=1) / omega_sd, np.nan)
     variance = np.einsum("da,nab,db->nd", factor, solution.conditional_cov_u, factor)
     individuals = Individuals(
         ids=population.subject_ids,
@@ -94,7 +95,7 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
         conditional_mean_phi=mu + solution.conditional_mean_u @ factor.T,
         conditional_sd_phi=np.sqrt(np.maximum(variance, 0.0)),
     )
-    theta = solution.x[: population.d]
+    theta = population.typical_phi(solution.x)
     psi = space.to_psi(theta)
     sigma = {q.name: float(psi[i]) for i, q in enumerate(space.parameters) if q.role == "error"}
     eps = float("nan")
@@ -106,11 +107,11 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
         population=problem.population,
         status=solution.status,
         estimates=population.describe(solution.x, solution.covariance),
-        theta=theta.copy(),
+        theta=theta,
         omega=omega,
         sigma=sigma,
         parameter_names=space.names,
-        random_effects=population.random_effects.on,
+        random_effects=population.layout.random_names,
         x=solution.x,
         x_names=population.names,
         covariance=solution.covariance,
@@ -140,7 +141,7 @@ def _n_parameters_random(problem: FitProblem) -> int:
     population = problem.bound_population
     varies = set(population.random_index.tolist())
     n_beta = sum(int(p) in varies for p in population.covariate_index)
-    return n_beta + len(population.chol_row)
+    return n_beta + population.layout.n_entries
 
 
 def importance_warnings(ids: Sequence[str], ess: np.ndarray, pareto_k: np.ndarray) -> list[str]:

@@ -69,7 +69,8 @@ def correct_surrogate(
     if first.is_interior:
         return first
     x = moment_start(population, draws)
-    x[population.pooled_index] = gaussian_prior_moments(draws.prior)[0][population.pooled_index]
+    pooled = np.flatnonzero(np.isin(population.theta_index, population.pooled_index))
+    x[pooled] = gaussian_prior_moments(draws.prior)[0][population.theta_index[pooled]]
     nothing = np.zeros((population.n_x, population.n_x))
     second = _search(setting, _lifted(population, x, floor), nothing, max_rounds, tolerance)
     best, other = (second, first) if second.value < first.value else (first, second)

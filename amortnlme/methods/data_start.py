@@ -66,7 +66,7 @@ def data_starts(
     spread = mean.std(axis=0) + np.sqrt(np.median(variance, axis=0))
     noise = rng.standard_normal((n_starts - 1, population.n_x))
     theta, beta, diagonal = population.theta_slice, population.beta_slice, population.chol_diagonal
-    starts[1:, theta] += spread * noise[:, theta]
+    starts[1:, theta] += spread[population.theta_index] * noise[:, theta]
     starts[1:, beta] += 0.5 * noise[:, beta]
     starts[1:, diagonal] *= np.exp(0.6 * noise[:, diagonal])
     return starts

@@ -12,6 +12,7 @@ from amortnlme.methods.amortized import Amortized
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.model.individual import IndividualModel
+from amortnlme.model.occasions import OccasionStudy, spell_out_occasions
 from amortnlme.model.registry import load_model, load_shipped_model
 from amortnlme.population.population_model import PopulationModel
 from amortnlme.population.posterior_draws import PosteriorDraws
@@ -66,7 +67,7 @@ def fit(
     FitError
         E_FIT_TOO_FEW_SUBJECTS.
     CapabilityError
-        E_FIT_CAPABILITY.
+        E_FIT_CAPABILITY, E_FIT_OCCASIONS.
     PopulationError
         When the population model does not fit the parameters or covariates.
     """
@@ -86,6 +87,10 @@ def fit(
                 f"does not "
                 f"offer (it offers {', '.join(sorted(individual.capabilities))}). Choose another method.",
             )
+    spelled_out, counts = None, None
+    if population.occasion_effects is not None:
+        study = _spelled_out(draws, dataset, individual, population, method)
+        individual, spelled_out, counts = study.model, study.dataset, study.n_occasions
     parameters = draws.parameters if draws is not None else _required(individual, method).parameters
     ids = draws.subject_ids if draws is not None else _required(dataset, method).ids
     if len(ids) < 2:
@@ -96,10 +101,12 @@ def fit(
         )
     bound_model: BoundModel | None = None
     if dataset is not None and individual is not None and "likelihood" in individual.capabilities:
-        bound_model = individual.bind(dataset)
+        bound_model = individual.bind(dataset if spelled_out is None else spelled_out)
     problem = FitProblem(
         population=population,
-        bound_population=population.bind(_covariate_table(dataset, ids, population), parameters),
+        bound_population=population.bind(
+            _covariate_table(dataset, ids, population), parameters, n_occasions=counts
+        ),
         draws=draws,
         dataset=dataset,
         model=individual,
@@ -211,6 +218,25 @@ def _resolve_model(
                 f"{individual.name!r}). Sample again, or pass the model the draws were made with.",
             )
     return individual
+
+
+def _spelled_out(
+    draws: PosteriorDraws | None,
+    dataset: Dataset | None,
+    individual: IndividualModel | None,
+    population: PopulationModel,
+    method: AbstractMethod,
+) -> OccasionStudy:
+    """Spell out the occasions of a dataset; posterior draws know nothing of them."""
+    effects = population.occasion_effects
+    if draws is not None or effects is None:
+        raise CapabilityError(
+            "E_FIT_OCCASIONS",
+            f"population {population.name!r} has inter-occasion variability, which method {method.name!r} "
+            "does not handle: posterior draws hold one set of parameters per subject. Fit the data by fo, "
+            "foce, focei, laplace, agq or saem, or remove the occasion effects.",
+        )
+    return spell_out_occasions(_required(individual, method), _required(dataset, method), effects.on)
 
 
 def _covariate_table(

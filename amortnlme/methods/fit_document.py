@@ -74,7 +74,9 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
 def _omega(fit: PopulationFit) -> dict[str, Any]:
     effects = [fit.parameter_names.index(name) for name in fit.random_effects]
     omega = fit.omega[np.ix_(effects, effects)]
-    natural = np.array([fit.estimate(name).value for name in fit.random_effects])
+    values = {row.name: row.value for row in fit.estimates}
+    # Effects of occasions have no typical value.
+    natural = np.array([values.get(name, np.nan) for name in fit.random_effects])
     with np.errstate(over="ignore"):
         # Of identity, log and logit only the logarithm maps theta to exp(theta).
         is_log = np.isclose(natural, np.exp(fit.theta[effects]), rtol=1e-9, atol=0.0)

@@ -160,10 +160,7 @@ class GuidedLikelihood:
                 spread=self.base.scaled[i][:, :, None] * white_joint[i][:, None, :],
                 subject=i,
             )
-            node = np.empty((len(dmu), population.n_x))
-            node[:, population.theta_slice] = dmu
-            node[:, population.beta_slice] = dmu[:, population.covariate_index] * population.regressors[i]
-            node[:, population.chol_slice] = dfactor[:, population.chol_row, population.chol_column]
+            node = population.pullback_rows(dmu, dfactor, population.regressors[i])
             centered = weights[i][:, None] * (node - weights[i] @ node)
             noise += centered.T @ centered
         return noise

@@ -179,7 +179,7 @@ def vanishing_effects(
     """
     base = negative_value_and_gradient(objective, x)[0]
     found = []
-    for position in population.chol_diagonal:
+    for position in np.unique(population.chol_diagonal):
         pinned = x.copy()
         pinned[position] = 0.0
         cost = 2.0 * (negative_value_and_gradient(objective, pinned)[0] - base)

@@ -242,8 +242,9 @@ def _noise_warning(names: tuple[str, ...], mc_se: np.ndarray, se: np.ndarray) ->
 
 
 def _limit_warning(population: BoundPopulation, x: np.ndarray, k: int) -> str:
-    value = float(population.parameters.to_psi(x[population.theta_slice])[k])
-    name = population.parameters.names[k]
+    column = population.theta_index[k]
+    value = float(population.parameters.to_psi(population.typical_phi(x))[column])
+    name = population.parameters.names[column]
     return (
         f"[W_FIT_AT_LIMIT] the typical value of {name} was stopped at {value:.3g}, as far from the prior as "
         f"the "

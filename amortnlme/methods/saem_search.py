@@ -94,11 +94,11 @@ class _Saem:
         self.n_chains = n_chains
         space = population.parameters
         is_error = np.array([space.parameters[i].role == "error" for i in range(space.d)])
-        owner = np.concatenate([np.arange(space.d), population.covariate_index])
-        self.pooled_is_error = is_error[owner[self.layout.pooled_columns]]
-        position = {p: k for k, p in enumerate(population.random_index)}
-        # Row of each free entry of L among the parameters with random effects.
-        self.chol_row = np.array([position[p] for p in population.chol_row])
+        self.pooled_is_error = is_error[population.owner[self.layout.pooled_columns]]
+        places = population.layout
+        # Row and column of each place of L, and of one place of each entry, among the random effects.
+        self.places = (places.row_effect, places.chol_column)
+        self.first = (places.row_effect[places.first_place], places.chol_column[places.first_place])
 
     def begin(self, start: np.ndarray) -> _State:
         population = self.population
@@ -145,9 +145,9 @@ class _Saem:
             step = np.where(self.pooled_is_error, np.maximum(step, 0.5 * np.log(ANNEALING)), step)
         fixed[layout.pooled_columns] += step
         # The factor moves with u held fixed, and takes individuals and averages along.
-        mu = layout.random_design @ fixed[layout.random_columns]
+        mu = layout.random_mean(fixed[layout.random_columns])
         before = self._entries(omega)
-        size = np.sqrt(np.diagonal(omega))[self.chol_row]
+        size = np.sqrt(np.diagonal(omega))[self.first[0]]
         move = bounded_step(scores.factor, statistics.factor_information, gain, 0.3 * size)
         root = self._root(before + move)
         transform = np.linalg.solve(np.linalg.cholesky(omega).T, root.T).T
@@ -164,11 +164,11 @@ class _Saem:
 
     def _entries(self, omega: np.ndarray) -> np.ndarray:
         """Free entries of the lower triangular factor of omega."""
-        return np.linalg.cholesky(omega)[self.chol_row, self.population.chol_column]
+        return np.linalg.cholesky(omega)[self.first]
 
     def _root(self, entries: np.ndarray) -> np.ndarray:
         root = np.zeros((self.population.r, self.population.r))
-        root[self.chol_row, self.population.chol_column] = entries
+        root[self.places] = entries[self.population.layout.chol_entry]
         return root
 
     def _law(self, fixed: np.ndarray, omega: np.ndarray) -> ConditionalLaw:

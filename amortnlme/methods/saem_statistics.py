@@ -54,20 +54,20 @@ class Layout:
     random_columns : ndarray of int
         Entries of x (typical values and coefficients) of parameters with random effects.
     random_design : ndarray, shape (n, r, p)
-        mu_i (random columns of phi) = random_design[i] @ x[random_columns].
+        mu_i (random columns of phi) = random_design[i] @ x[random_columns] + random_offset.
+    random_offset : ndarray, shape (r,)
+        Given typical values of parameters with random effects, added to that; zero for the others.
     pooled_columns : ndarray of int
     pooled_design : ndarray, shape (n, d, q)
         d mu_i / d x[pooled_columns].
-    block : ndarray of bool, shape (r, r)
-        Entries of omega that may differ from zero.
     """
 
     population: BoundPopulation
     random_columns: np.ndarray
     random_design: np.ndarray
+    random_offset: np.ndarray
     pooled_columns: np.ndarray
     pooled_design: np.ndarray
-    block: np.ndarray
 
     @classmethod
     def of(cls, population: BoundPopulation) -> Layout:
@@ -82,25 +82,54 @@ class Layout:
         Layout
         """
         n, d = population.n_subjects, population.d
-        owner = np.concatenate([np.arange(d), population.covariate_index])
-        size = np.concatenate([np.ones((n, d)), population.regressors], axis=1)
+        owner = population.owner
+        size = np.concatenate([np.ones((n, len(population.theta_index))), population.regressors], axis=1)
         is_random = np.isin(owner, population.random_index)
         random_columns, pooled_columns = np.flatnonzero(is_random), np.flatnonzero(~is_random)
         design = np.zeros((n, d, len(owner)))
         design[:, owner, np.arange(len(owner))] = size
-        on = population.random_effects.on
-        block = np.zeros((len(on), len(on)), dtype=bool)
-        for names in population.random_effects.blocks():
-            members = [on.index(name) for name in names]
-            block[np.ix_(members, members)] = True
         return cls(
             population,
             random_columns,
             design[:, population.random_index][:, :, random_columns],
+            population.base_phi[population.random_index],
             pooled_columns,
             design[:, :, pooled_columns],
-            block,
         )
+
+    def random_mean(self, coefficients: np.ndarray) -> np.ndarray:
+        """Typical values of the parameters with random effects.
+
+        Parameters
+        ----------
+        coefficients : ndarray, shape (p,)
+            For `random_columns`.
+
+        Returns
+        -------
+        ndarray, shape (n, r)
+        """
+        return self.random_design @ coefficients + self.random_offset
+
+    def pool_occasions(self, spread: np.ndarray) -> np.ndarray:
+        """Average covariances over the subjects, and over the occasions where these share an entry.
+
+        Parameters
+        ----------
+        spread : ndarray, shape (n, r, r)
+
+        Returns
+        -------
+        ndarray, shape (r, r)
+            Zero outside the blocks. A subject counts for the occasions it has: the effects of others only
+            repeat what omega was.
+        """
+        label, has = self.population.layout.block, self.population.has_occasion.astype(np.float64)
+        flat = label.ravel() + 1
+        counts = np.bincount(flat, (has.T @ has).ravel())
+        # An element-wise product, as the sum over subjects must not depend on how BLAS cuts it.
+        total = np.bincount(flat, (spread * has[:, :, None] * has[:, None, :]).sum(axis=0).ravel())
+        return np.where(label >= 0, (total / np.maximum(counts, 1.0))[flat].reshape(label.shape), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,12 +171,13 @@ def complete_scores(target: ExpandableTarget, phi: np.ndarray, u: np.ndarray, la
     design, population = layout.pooled_design, layout.population
     pooled = (np.swapaxes(design, 1, 2) @ gradient.mean(axis=1)[..., None]).sum(axis=0)[:, 0]
     pooled_information = (np.swapaxes(design, 1, 2) @ information.mean(axis=1) @ design).sum(axis=0)
-    rows, columns = population.chol_row, population.chol_column
-    by_entry = u[:, :, columns]
-    factor = (gradient[:, :, rows] * by_entry).mean(axis=1).sum(axis=0)
+    places, shares = population.layout, population.layout.shares
+    rows = places.chol_row
+    by_place = u[:, :, places.chol_column]
+    factor = (gradient[:, :, rows] * by_place).mean(axis=1).sum(axis=0) @ shares
     among = information[:, :, rows[:, None], rows[None, :]]
-    factor_information = np.einsum("ncab,nca,ncb->ab", among, by_entry, by_entry) / u.shape[1]
-    return Scores(pooled, pooled_information, factor, factor_information)
+    factor_information = np.einsum("ncab,nca,ncb->ab", among, by_place, by_place) / u.shape[1]
+    return Scores(pooled, pooled_information, factor, shares.T @ factor_information @ shares)
 
 
 def observe(phi: np.ndarray, layout: Layout, scores: Scores) -> Statistics:
@@ -231,13 +261,14 @@ def maximize_random(
     """
     X, precision = layout.random_design, np.linalg.inv(omega)
     weighted = np.swapaxes(X, 1, 2) @ precision
+    free = statistics.first - layout.random_offset
     coefficients = np.linalg.solve(
-        (weighted @ X).sum(axis=0), (weighted @ statistics.first[..., None]).sum(axis=0)[:, 0]
+        (weighted @ X).sum(axis=0), (weighted @ free[..., None]).sum(axis=0)[:, 0]
     )
-    mu = X @ coefficients
+    mu = layout.random_mean(coefficients)
     cross = statistics.first[:, :, None] * mu[:, None, :]
     spread = statistics.second - cross - np.swapaxes(cross, 1, 2) + mu[:, :, None] * mu[:, None, :]
-    return coefficients, np.where(layout.block, spread.mean(axis=0), 0.0)
+    return coefficients, layout.pool_occasions(spread)
 
 
 def bounded_step(

@@ -18,7 +18,7 @@ from amortnlme.model.parameters import ParameterSpace
 from amortnlme.model.prior import AbstractPrior
 from amortnlme.model.program import Program, ProgramInputs, build_program, prepare_inputs
 from amortnlme.solve.engine import AbstractEngine
-from amortnlme.solve.trace import ModelFunction
+from amortnlme.solve.trace import ModelFunction, Shift
 
 if TYPE_CHECKING:
     from amortnlme.data.dataset import Dataset
@@ -115,6 +115,8 @@ class IndividualModel:
     covariates : tuple of str
         Covariates that the right-hand side or an output uses as p.<name>. Covariates of the population model
         do not belong here.
+    shifts : tuple of Shift
+        Parameters that move between occasions; made by `amortnlme.model.occasions`, never by a model file.
 
     Raises
     ------
@@ -134,6 +136,7 @@ class IndividualModel:
     design_sampler: AbstractDesignSampler
     units: Mapping[str, str]
     covariates: tuple[str, ...] = ()
+    shifts: tuple[Shift, ...] = ()
     _program: Program = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -158,6 +161,7 @@ class IndividualModel:
             self.covariates,
             self.dynamics,
             [(o.name, o.fn, o.error_model) for o in self.outputs],
+            self.shifts,
         )
         object.__setattr__(self, "_program", program)
 

@@ -15,7 +15,7 @@ from amortnlme.model.error_model import AbstractErrorModel
 from amortnlme.model.parameters import ParameterSpace
 from amortnlme.solve.engine import AbstractEngine, AbstractStochasticEngine, Rows
 from amortnlme.solve.schedule import MAX_RUNNING, Records, Schedule, covariate_segments, make_schedule
-from amortnlme.solve.trace import ModelFunction, Names, canonical_text, trace_output
+from amortnlme.solve.trace import ModelFunction, Names, Shift, canonical_text, trace_output
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,6 +199,7 @@ def build_program(
     covariates: tuple[str, ...],
     dynamics: AbstractDynamics,
     outputs: Sequence[tuple[str, ModelFunction, AbstractErrorModel]],
+    shifts: tuple[Shift, ...] = (),
 ) -> Program:
     """Trace and compile a model.
 
@@ -208,6 +209,8 @@ def build_program(
     states, covariates : tuple of str
     dynamics : AbstractDynamics
     outputs : sequence of (name, function, error model)
+    shifts : tuple of Shift
+        Parameters that move between occasions.
 
     Returns
     -------
@@ -219,7 +222,7 @@ def build_program(
         With a code that names the fault of the model file.
     """
     structural = tuple(i for i, p in enumerate(parameters.parameters) if p.role == "structural")
-    names = Names(states, tuple(parameters.names[i] for i in structural), covariates)
+    names = Names(states, tuple(parameters.names[i] for i in structural), covariates, shifts)
     equations = dynamics.trace(names)
     traced = equations.system
     expressions = [trace_output(fn, names, traced.symbols, name) for name, fn, _ in outputs]

@@ -119,6 +119,6 @@ def _subject(designs: DesignBatch, y: np.ndarray, row: int) -> Subject:
         observed=np.isfinite(y[row, :m]),
         censoring=np.zeros(m, dtype=np.int8),
         limit=np.full(m, np.nan),
-        occasion=np.ones(m, dtype=np.int32),
+        occasion=np.ones(count, dtype=np.int32),
         covariates={name: float(values[row, 0]) for name, values in designs.covariates.items()},
     )

@@ -1,11 +1,12 @@
 """A population model joined with the subjects' covariates: plain arrays in, plain arrays out.
 
-Symbols: x packed population parameters; theta (d,) typical values on the phi scale; beta covariate
-coefficients; L (d, r) with omega = L L'; mu_i = theta + C_i beta; phi_i = mu_i + L u_i.
+Symbols: x packed population parameters; theta typical values on the phi scale; beta covariate coefficients;
+L (d, r) with omega = L L'; mu_i = theta + C_i beta; phi_i = mu_i + L u_i.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,25 +15,32 @@ from amortnlme.model.parameters import ParameterSpace
 from amortnlme.population.describe import describe_estimates
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.estimates import Estimate
+from amortnlme.population.layout import Layout, lay_out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundPopulation:
     """Packing and unpacking of population parameters for given subjects; made by `PopulationModel.bind`.
 
-    The packed vector x holds theta (d), beta (one per covariate effect) and the free entries of L, block by
-    block, row by row. Entries of L are packed *as they are*, not as logarithms: the likelihood is an even
-    function of every column of L, so a variance of zero is an ordinary point that an optimizer can reach.
+    The packed vector x holds the typical values that are not fixed, beta (one per covariate effect) and the
+    free entries of L, block by block, row by row. Entries of L are packed *as they are*, not as logarithms:
+    the likelihood is an even function of every column of L, so a variance of zero is an ordinary point that
+    an optimizer can reach. The blocks of the occasions come last and share their entries.
 
     Attributes
     ----------
     parameters : ParameterSpace
+        d of them; with occasion effects those of all occasions come last.
     random_effects : RandomEffects
     covariates : tuple of CovariateEffect
     regressors : ndarray, shape (n_subjects, n_covariate_effects)
     centers : tuple of float
         Reference value of each effect, in covariate units.
     subject_ids : tuple of str
+    fixed : mapping of int to float
+        Column of phi -> typical value that is given, phi scale.
+    occasion_effects : RandomEffects or None
+    n_occasions : ndarray of int, shape (n_subjects,), or None
     """
 
     parameters: ParameterSpace
@@ -41,37 +49,34 @@ class BoundPopulation:
     regressors: np.ndarray
     centers: tuple[float, ...]
     subject_ids: tuple[str, ...]
+    fixed: Mapping[int, float] = field(default_factory=dict)
+    occasion_effects: RandomEffects | None = None
+    n_occasions: np.ndarray | None = None
+    layout: Layout = field(init=False)
     names: tuple[str, ...] = field(init=False)
-    random_index: np.ndarray = field(init=False)
     pooled_index: np.ndarray = field(init=False)
     covariate_index: np.ndarray = field(init=False)
-    chol_row: np.ndarray = field(init=False)
-    chol_column: np.ndarray = field(init=False)
+    base_phi: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         """Lay out the packed vector."""
-        space, on = self.parameters, self.random_effects.on
-        column = {name: j for j, name in enumerate(on)}
-        rows, columns, chol_names = [], [], []
-        for block in self.random_effects.blocks():
-            for i, row in enumerate(block):
-                for name in block[: i + 1]:
-                    rows.append(space.index(row))
-                    columns.append(column[name])
-                    chol_names.append(f"chol_{row}" if row == name else f"chol_{row}_{name}")
-        random_index = np.array([space.index(name) for name in on], dtype=np.int64)
+        space, d = self.parameters, self.parameters.d
+        K = 0 if self.n_occasions is None else int(self.n_occasions.max())
+        layout = lay_out(space, self.random_effects, self.occasion_effects, K, tuple(self.fixed))
+        base = np.zeros(d)
+        for column, value in self.fixed.items():
+            base[column] = value
         settings = {
+            "layout": layout,
             "names": (
-                *(f"theta_{name}" for name in space.names),
+                *(f"theta_{space.names[p]}" for p in layout.theta_index),
                 *(e.name for e in self.covariates),
-                *chol_names,
+                *layout.chol_names,
             ),
-            "random_index": random_index,
-            "pooled_index": np.setdiff1d(np.arange(space.d), random_index),
+            "pooled_index": np.setdiff1d(np.arange(d), layout.random_index),
             "covariate_index": np.array([space.index(e.parameter) for e in self.covariates], dtype=np.int64),
-            "chol_row": np.array(rows, dtype=np.int64),
-            "chol_column": np.array(columns, dtype=np.int64),
             "regressors": np.array(self.regressors, dtype=np.float64),
+            "base_phi": base,
         }
         for name, value in settings.items():
             if isinstance(value, np.ndarray):
@@ -80,13 +85,13 @@ class BoundPopulation:
 
     @property
     def d(self) -> int:
-        """Number of individual parameters."""
+        """Number of individual parameters, effects of occasions included."""
         return self.parameters.d
 
     @property
     def r(self) -> int:
-        """Number of random effects."""
-        return len(self.random_effects.on)
+        """Number of random effects of a subject, those of all its occasions included."""
+        return len(self.layout.random_names)
 
     @property
     def n_subjects(self) -> int:
@@ -99,27 +104,63 @@ class BoundPopulation:
         return len(self.names)
 
     @property
+    def random_index(self) -> np.ndarray:
+        """Column of phi of each random effect, shape (r,)."""
+        return self.layout.random_index
+
+    @property
+    def theta_index(self) -> np.ndarray:
+        """Column of phi of each typical value in x, shape (n_theta,)."""
+        return self.layout.theta_index
+
+    @property
     def theta_slice(self) -> slice:
-        """Where theta sits in x."""
-        return slice(0, self.d)
+        """Where the typical values sit in x."""
+        return slice(0, len(self.layout.theta_index))
 
     @property
     def beta_slice(self) -> slice:
         """Where the covariate coefficients sit in x."""
-        return slice(self.d, self.d + len(self.covariates))
+        start = self.theta_slice.stop
+        return slice(start, start + len(self.covariates))
 
     @property
     def chol_slice(self) -> slice:
         """Where the entries of L sit in x."""
-        return slice(self.d + len(self.covariates), self.n_x)
+        return slice(self.beta_slice.stop, self.n_x)
 
     @property
     def chol_diagonal(self) -> np.ndarray:
-        """Positions in x of the diagonal entries of L, in the order of the random effects."""
-        start = self.chol_slice.start
-        is_diagonal = self.chol_row == self.random_index[self.chol_column]
-        position = start + np.flatnonzero(is_diagonal)
-        return position[np.argsort(self.chol_column[is_diagonal])]
+        """Positions in x of the diagonal entries of L, one per random effect: occasions share theirs."""
+        return self.chol_slice.start + self.layout.chol_diagonal
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Column of phi that each typical value and coefficient of x moves, shape (n_theta + n_beta,)."""
+        return np.concatenate([self.theta_index, self.covariate_index])
+
+    @property
+    def has_occasion(self) -> np.ndarray:
+        """Whether a subject has the occasion of a random effect (all have the others), (n_subjects, r)."""
+        if self.n_occasions is None:
+            return np.ones((self.n_subjects, self.r), dtype=bool)
+        return self.layout.occasion_of < self.n_occasions[:, None]
+
+    def typical_phi(self, x: np.ndarray) -> np.ndarray:
+        """Typical values of all individual parameters, without covariates.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n_x,)
+
+        Returns
+        -------
+        ndarray, shape (d,)
+            Fixed ones at their values, effects of occasions at 0.
+        """
+        phi = np.array(self.base_phi)
+        phi[self.theta_index] = x[self.theta_slice]
+        return phi
 
     def unpack(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the subjects' typical parameters and the factor of omega.
@@ -135,11 +176,12 @@ class BoundPopulation:
         L : ndarray, shape (d, r)
             omega = L L' (d x d); rows of pooled parameters are exactly zero.
         """
-        mu = np.tile(x[: self.d], (self.n_subjects, 1))
-        for c, p in enumerate(self.covariate_index):
-            mu[:, p] += self.regressors[:, c] * x[self.d + c]
+        mu = np.tile(self.typical_phi(x), (self.n_subjects, 1))
+        for c, (p, beta) in enumerate(zip(self.covariate_index, x[self.beta_slice], strict=True)):
+            mu[:, p] += self.regressors[:, c] * beta
+        layout = self.layout
         factor = np.zeros((self.d, self.r))
-        factor[self.chol_row, self.chol_column] = x[self.chol_slice]
+        factor[layout.chol_row, layout.chol_column] = x[self.chol_slice][layout.chol_entry]
         return mu, factor
 
     def pullback(self, dmu: np.ndarray, dfactor: np.ndarray) -> np.ndarray:
@@ -154,11 +196,27 @@ class BoundPopulation:
         -------
         ndarray, shape (n_x,), or (n_subjects, n_x) for per-subject scores.
         """
-        per_subject = dfactor.ndim == 3
-        theta = dmu if per_subject else dmu.sum(axis=0)
-        beta = dmu[:, self.covariate_index] * self.regressors
-        chol = dfactor[..., self.chol_row, self.chol_column]
-        return np.concatenate([theta, beta if per_subject else beta.sum(axis=0), chol], axis=-1)
+        if dfactor.ndim == 3:
+            return self.pullback_rows(dmu, dfactor, self.regressors)
+        theta = dmu[:, self.theta_index].sum(axis=0)
+        beta = (dmu[:, self.covariate_index] * self.regressors).sum(axis=0)
+        return np.concatenate([theta, beta, self.layout.gather(dfactor)])
+
+    def pullback_rows(self, dmu: np.ndarray, dfactor: np.ndarray, regressors: np.ndarray) -> np.ndarray:
+        """Chain derivatives of any number of rows back to x, each with its own covariates.
+
+        Parameters
+        ----------
+        dmu : ndarray, shape (n, d)
+        dfactor : ndarray, shape (n, d, r)
+        regressors : ndarray, broadcastable to (n, n_covariate_effects)
+
+        Returns
+        -------
+        ndarray, shape (n, n_x)
+        """
+        beta = dmu[:, self.covariate_index] * regressors
+        return np.concatenate([dmu[:, self.theta_index], beta, self.layout.gather(dfactor)], axis=-1)
 
     def omega(self, x: np.ndarray) -> np.ndarray:
         """Covariance of the random effects, shape (d, d), zero rows and columns for pooled parameters."""
@@ -168,9 +226,8 @@ class BoundPopulation:
     def fold_signs(self, x: np.ndarray) -> np.ndarray:
         """Return the equivalent x in which every diagonal entry of L is non-negative."""
         x = np.array(x, dtype=np.float64)
-        chol = x[self.chol_slice]
         sign = np.where(x[self.chol_diagonal] < 0, -1.0, 1.0)
-        x[self.chol_slice] = chol * sign[self.chol_column]
+        x[self.chol_slice] *= sign[self.layout.chol_column[self.layout.first_place]]
         return x
 
     def describe(self, x: np.ndarray, covariance: np.ndarray | None) -> tuple[Estimate, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,15 +29,15 @@ def describe_estimates(
     Returns
     -------
     tuple of Estimate
-        Order: typical values, covariate coefficients, omega SDs, omega correlations, residual SDs.
+        Order: typical values, covariate coefficients, SDs and correlations between subjects, the same
+        between occasions, residual errors.
     """
     x = np.asarray(x, dtype=np.float64)
     rows = _typical_values(population, x, covariance)
     thetas = [row for row in rows if row.kind == "theta"]
     sigmas = [row for row in rows if row.kind == "sigma"]
     betas = []
-    for c, effect in enumerate(population.covariates):
-        position = population.d + c
+    for position, effect in enumerate(population.covariates, start=population.beta_slice.start):
         se = None if covariance is None else float(np.sqrt(covariance[position, position]))
         value = float(x[position])
         low, high = (None, None) if se is None else (value - NORMAL_975 * se, value + NORMAL_975 * se)
@@ -48,15 +49,19 @@ def _typical_values(
     population: BoundPopulation, x: np.ndarray, covariance: np.ndarray | None
 ) -> list[Estimate]:
     space = population.parameters
-    theta = x[: population.d]
+    theta = population.typical_phi(x)
     psi = space.to_psi(theta)
     slope = np.abs(space.dpsi_dphi(theta))
+    position = {int(p): k for k, p in enumerate(population.theta_index)}
     rows = []
     for p, parameter in enumerate(space.parameters):
+        is_fixed = p in population.fixed
+        if p not in position and not is_fixed:
+            continue  # the effect of an occasion, whose typical value is zero
         kind = "sigma" if parameter.role == "error" else "theta"
         value, se, low, high = float(psi[p]), None, None, None
-        if covariance is not None:
-            phi_se = float(np.sqrt(covariance[p, p]))
+        if covariance is not None and not is_fixed:
+            phi_se = float(np.sqrt(covariance[position[p], position[p]]))
             se = float(slope[p]) * phi_se
             ends = []
             for sign in (-1.0, 1.0):
@@ -64,9 +69,8 @@ def _typical_values(
                 moved[p] += sign * NORMAL_975 * phi_se
                 ends.append(float(space.to_psi(moved)[p]))
             low, high = min(ends), max(ends)
-        rows.append(
-            Estimate(parameter.name, kind, "natural", parameter.unit, value, se, _rse(value, se), low, high)
-        )
+        row = Estimate(parameter.name, kind, "natural", parameter.unit, value, se, _rse(value, se), low, high)
+        rows.append(replace(row, is_fixed=True) if is_fixed else row)
     return rows
 
 
@@ -84,19 +88,20 @@ def omega_sd_corr_jacobian(
     -------
     sd : ndarray, shape (r,)
     corr : ndarray, shape (n_pairs,)
-        Correlations within blocks; 0 where an SD is zero.
+        Correlations within blocks, of the first occasion only; 0 where an SD is zero.
     pairs : list of (int, int)
         Random-effect indices (row, column) of each correlation.
     dsd : ndarray, shape (r, n_chol)
+        Zero from the second occasion on.
     dcorr : ndarray, shape (n_pairs, n_chol)
     """
     _, factor = population.unpack(x)
     factor = factor[population.random_index]
     sd = np.sqrt((factor**2).sum(axis=1))
     safe = np.where(sd > 0, sd, 1.0)
-    effect_of_row = {int(p): j for j, p in enumerate(population.random_index)}
-    rows = np.array([effect_of_row[int(p)] for p in population.chol_row])
-    columns = population.chol_column
+    # Entries in the order of x, each in its first place.
+    place = population.layout.first_place
+    rows, columns = population.layout.row_effect[place], population.layout.chol_column[place]
     n_chol = len(rows)
     dsd = np.zeros((population.r, n_chol))
     dsd[rows, np.arange(n_chol)] = factor[rows, columns] / safe[rows]
@@ -116,7 +121,10 @@ def omega_sd_corr_jacobian(
 
 def _omega_rows(population: BoundPopulation, x: np.ndarray, covariance: np.ndarray | None) -> list[Estimate]:
     sd, corr, pairs, dsd, dcorr = omega_sd_corr_jacobian(population, x)
-    on = population.random_effects.on
+    layout = population.layout
+    on = [*population.random_effects.on]
+    if population.occasion_effects is not None:
+        on += population.occasion_effects.on
     block = None if covariance is None else covariance[population.chol_slice, population.chol_slice]
     rows = []
     for j, name in enumerate(on):
@@ -127,7 +135,10 @@ def _omega_rows(population: BoundPopulation, x: np.ndarray, covariance: np.ndarr
                 # Interval on the log scale: an SD is positive and its uncertainty is nearly a factor.
                 factor = float(np.exp(min(NORMAL_975 * se / value, 700.0)))
                 low, high = value / factor, value * factor
-        rows.append(Estimate(f"omega_{name}", "omega_sd", "phi", "", value, se, _rse(value, se), low, high))
+        is_occasion = layout.occasion_of[j] >= 0
+        label = f"{'iov' if is_occasion else 'omega'}_{name}"
+        kind = "iov_sd" if is_occasion else "omega_sd"
+        rows.append(Estimate(label, kind, "phi", "", value, se, _rse(value, se), low, high))
     for k, (i, j) in enumerate(pairs):
         value, se, low, high = float(np.clip(corr[k], -1.0, 1.0)), None, None, None
         if block is not None:
@@ -135,9 +146,11 @@ def _omega_rows(population: BoundPopulation, x: np.ndarray, covariance: np.ndarr
             inside = max(1.0 - value**2, 1e-12)
             z, width = float(np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))), NORMAL_975 * se / inside
             low, high = float(np.tanh(z - width)), float(np.tanh(z + width))
-        name = f"corr_{on[j]}_{on[i]}"
-        rows.append(Estimate(name, "omega_corr", "correlation", "", value, se, _rse(value, se), low, high))
-    return rows
+        is_occasion = layout.occasion_of[j] >= 0
+        label = f"{'iov_corr' if is_occasion else 'corr'}_{on[j]}_{on[i]}"
+        kind = "iov_corr" if is_occasion else "omega_corr"
+        rows.append(Estimate(label, kind, "correlation", "", value, se, _rse(value, se), low, high))
+    return sorted(rows, key=lambda row: row.kind.startswith("iov"))
 
 
 def _rse(value: float, se: float | None) -> float | None:

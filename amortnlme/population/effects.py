@@ -124,7 +124,7 @@ class CovariateEffect:
 
 @dataclass(frozen=True, slots=True)
 class RandomEffects:
-    """Which parameters vary between subjects, and which of them vary together.
+    """Which parameters vary between subjects (or between occasions), and which of them vary together.
 
     Attributes
     ----------
@@ -180,6 +180,12 @@ class RandomEffects:
                 f"the "
                 f"parameters with random effects ({', '.join(self.on)}).",
             )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain JSON values, with the keys of the TOML file."""
+        if isinstance(self.structure, str):
+            return {"on": list(self.on), "structure": self.structure}
+        return {"on": list(self.on), "blocks": [list(block) for block in self.structure]}
 
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         """Return all blocks, single parameters included, in the order of `on`."""

@@ -12,8 +12,8 @@ class Estimate:
     Attributes
     ----------
     name : str
-        E.g. "ka", "beta_V_weight", "omega_ka", "corr_ke_V", "a".
-    kind : {"theta", "beta", "omega_sd", "omega_corr", "sigma"}
+        E.g. "ka", "beta_V_weight", "omega_ka", "corr_ke_V", "iov_ke", "a".
+    kind : {"theta", "beta", "omega_sd", "omega_corr", "iov_sd", "iov_corr", "sigma"}
     scale : str
         "natural" (typical values and residual SDs, in `unit`), "phi" (coefficients and SDs of random effects,
         on the unconstrained scale) or "correlation".
@@ -25,6 +25,8 @@ class Estimate:
         100 se / |value|.
     ci_low, ci_high : float or None
         95 % interval, formed on the unconstrained scale (phi, log SD, Fisher z) and mapped back.
+    is_fixed : bool
+        Whether the value was given rather than estimated.
     """
 
     name: str
@@ -36,3 +38,4 @@ class Estimate:
     rse_percent: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    is_fixed: bool = False

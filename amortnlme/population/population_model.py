@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from amortnlme.core.errors import PopulationError
+from amortnlme.core.transforms import transform
 from amortnlme.model.parameters import ParameterSpace
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.effects import CovariateEffect, RandomEffects
@@ -21,13 +25,19 @@ class PopulationModel:
     """Covariate effects and random effects on the individual parameters phi of a model.
 
     phi_i = theta + C_i beta + L u_i with u_i ~ N(0, I) and omega = L L'. Rows of L that belong to pooled
-    parameters are exactly zero: nothing is ever given a small artificial variance.
+    parameters are exactly zero: nothing is ever given a small artificial variance. In occasion k of subject
+    i, parameters with inter-occasion variability gain kappa_ik ~ N(0, gamma), one gamma for all occasions.
 
     Attributes
     ----------
     random_effects : RandomEffects
         Parameters not named there are pooled.
     covariates : tuple of CovariateEffect
+    occasion_effects : RandomEffects or None
+        Parameters that vary between the occasions of a subject (column OCC), and which of them together.
+    fixed : mapping of str to float
+        Typical values (residual-error parameters included) that are given instead of estimated, natural
+        scale.
     name : str
     parameters : tuple of str or None
         Parameters of the individual model this population is meant for; None leaves the check to `bind`.
@@ -35,17 +45,20 @@ class PopulationModel:
     Raises
     ------
     PopulationError
-        E_POP_COVARIATE_DUPLICATE, E_POP_UNKNOWN_PARAMETER.
+        E_POP_COVARIATE_DUPLICATE, E_POP_UNKNOWN_PARAMETER, E_POP_FIXED.
     """
 
     random_effects: RandomEffects
     covariates: tuple[CovariateEffect, ...] = ()
+    occasion_effects: RandomEffects | None = None
+    fixed: Mapping[str, float] = field(default_factory=dict, hash=False)
     name: str = "population"
     parameters: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse duplicate effects and, where the parameters are given, unknown names."""
         object.__setattr__(self, "covariates", tuple(self.covariates))
+        object.__setattr__(self, "fixed", _checked_fixed(self.fixed))
         names = [effect.name for effect in self.covariates]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -58,7 +71,12 @@ class PopulationModel:
             object.__setattr__(self, "parameters", tuple(self.parameters))
             self._check_names(tuple(self.parameters))
 
-    def bind(self, covariate_table: pd.DataFrame, parameters: ParameterSpace) -> BoundPopulation:
+    def bind(
+        self,
+        covariate_table: pd.DataFrame,
+        parameters: ParameterSpace,
+        n_occasions: np.ndarray | None = None,
+    ) -> BoundPopulation:
         """Join the population model with the covariates of the subjects and the parameters of a model.
 
         Parameters
@@ -67,7 +85,9 @@ class PopulationModel:
             One row per subject (index: subject id), one column per covariate, as `Dataset.covariate_table()`
             gives.
         parameters : ParameterSpace
-            Parameters of the individual model, d of them.
+            Parameters of the individual model, d of them; those of an `OccasionStudy` with occasion effects.
+        n_occasions : ndarray of int, shape (n_subjects,), optional
+            Occasions of every subject; needed with occasion effects.
 
         Returns
         -------
@@ -76,9 +96,17 @@ class PopulationModel:
         Raises
         ------
         PopulationError
-            E_POP_UNKNOWN_PARAMETER, E_POP_COVARIATE_MISSING and the codes of `CovariateEffect.regressor`.
+            E_POP_UNKNOWN_PARAMETER, E_POP_COVARIATE_MISSING, E_POP_OCCASIONS, E_POP_FIXED and the codes of
+            `CovariateEffect.regressor`.
         """
         self._check_names(parameters.names)
+        if (self.occasion_effects is None) != (n_occasions is None):
+            raise PopulationError(
+                "E_POP_OCCASIONS",
+                f"population {self.name!r} {'lacks' if n_occasions is not None else 'has'} occasion effects, "
+                f"but occasions were {'' if n_occasions is not None else 'not '}spelled out. Fit the dataset "
+                "with its model by a method that handles them.",
+            )
         ids = tuple(str(name) for name in covariate_table.index)
         regressors, centers = [], []
         for effect in self.covariates:
@@ -104,24 +132,44 @@ class PopulationModel:
             regressors=design,
             centers=tuple(centers),
             subject_ids=ids,
+            fixed=self._fixed_phi(parameters),
+            occasion_effects=self.occasion_effects,
+            n_occasions=None if n_occasions is None else np.asarray(n_occasions, dtype=np.int64),
         )
 
     def to_dict(self) -> dict[str, object]:
         """Return the population model as plain JSON values, with the keys of the TOML file."""
-        structure = self.random_effects.structure
-        effects: dict[str, object] = {"on": list(self.random_effects.on)}
-        if isinstance(structure, str):
-            effects["structure"] = structure
-        else:
-            effects["blocks"] = [list(block) for block in structure]
         covariates = [
             {"parameter": e.parameter, "covariate": e.covariate, "transform": e.transform, "center": e.center}
             for e in self.covariates
         ]
-        out: dict[str, object] = {"name": self.name, "random_effects": effects, "covariate": covariates}
+        out: dict[str, object] = {
+            "name": self.name,
+            "random_effects": self.random_effects.to_dict(),
+            "covariate": covariates,
+        }
+        if self.occasion_effects is not None:
+            out["occasion_effects"] = self.occasion_effects.to_dict()
+        if self.fixed:
+            out["fixed"] = dict(self.fixed)
         if self.parameters is not None:
             out["parameters"] = list(self.parameters)
         return out
+
+    def _fixed_phi(self, parameters: ParameterSpace) -> dict[int, float]:
+        """Column of phi -> given typical value on the phi scale."""
+        found = {}
+        for name, value in self.fixed.items():
+            column = parameters.index(name)
+            kind = transform(parameters.parameters[column].transform)
+            if not bool(kind.in_domain(np.asarray(value))):
+                raise PopulationError(
+                    "E_POP_FIXED",
+                    f"{name} is fixed at {value:g}, which its transform {kind.name!r} does not allow. Give a "
+                    "value inside its domain.",
+                )
+            found[column] = float(kind.forward(np.asarray(value)))
+        return found
 
     def _check_collinear(self, design: np.ndarray) -> None:
         for name in {effect.parameter for effect in self.covariates}:
@@ -141,6 +189,9 @@ class PopulationModel:
     def _check_names(self, known: tuple[str, ...]) -> None:
         used = [("random effect", name) for name in self.random_effects.on]
         used += [(f"covariate effect of {e.covariate}", e.parameter) for e in self.covariates]
+        if self.occasion_effects is not None:
+            used += [("occasion effect", name) for name in self.occasion_effects.on]
+        used += [("fixed value", name) for name in self.fixed]
         for what, name in used:
             if name not in known:
                 raise PopulationError(
@@ -148,3 +199,12 @@ class PopulationModel:
                     f"population {self.name!r} has a {what} on {name!r}, which the model does not have. "
                     f"Its parameters: {', '.join(known)}.",
                 )
+
+
+def _checked_fixed(fixed: Mapping[str, float]) -> Mapping[str, float]:
+    for name, value in fixed.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise PopulationError(
+                "E_POP_FIXED", f"{name} is fixed at {value!r}. Give a finite number on the natural scale."
+            )
+    return MappingProxyType({name: float(value) for name, value in fixed.items()})

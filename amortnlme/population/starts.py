@@ -44,21 +44,35 @@ def moments_to_start(population: BoundPopulation, mean: np.ndarray, variance: np
     ndarray, shape (n_x,)
     """
     x = np.zeros(population.n_x)
-    residual = np.empty_like(mean)
+    residual = mean - population.base_phi
+    # Sharper individuals say more; the between-subject part keeps any one from dominating.
+    weight = 1.0 / np.sqrt(variance + mean.var(axis=0) + 1e-12)
     for p in range(population.d):
-        effects = np.flatnonzero(population.covariate_index == p)
-        design = np.column_stack([np.ones(len(mean)), population.regressors[:, effects]])
-        # Sharper individuals say more; the between-subject part keeps any one from dominating.
-        weight = 1.0 / np.sqrt(variance[:, p] + mean[:, p].var() + 1e-12)
-        solution = np.linalg.lstsq(design * weight[:, None], mean[:, p] * weight, rcond=None)[0]
-        x[p] = solution[0]
-        x[population.d + effects] = solution[1:]
-        residual[:, p] = mean[:, p] - design @ solution
-    spread = residual.var(axis=0) - np.median(variance, axis=0)
-    floor = FLOOR_SHARE * np.median(np.sqrt(variance), axis=0)[population.random_index]
-    sd = np.sqrt(np.maximum(spread[population.random_index], floor**2))
+        # Columns of x that move this parameter: its typical value, unless that is given, and coefficients.
+        mine = np.flatnonzero(population.owner == p)
+        if not len(mine):
+            continue
+        regressors = np.concatenate(
+            [np.ones((len(mean), len(population.theta_index))), population.regressors], axis=1
+        )[:, mine]
+        design = regressors * weight[:, p, None]
+        x[mine] = np.linalg.lstsq(design, residual[:, p] * weight[:, p], rcond=None)[0]
+        residual[:, p] -= regressors @ x[mine]
+    sd = np.sqrt(_spread(population, residual, variance))
     x[population.chol_diagonal] = sd
     return x
+
+
+def _spread(population: BoundPopulation, residual: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Variance of each random effect, the same for all occasions, shape (r,)."""
+    index, has = population.random_index, population.has_occasion
+    residual, variance = np.where(has, residual[:, index], np.nan), np.where(has, variance[:, index], np.nan)
+    spread = np.nanvar(residual, axis=0) - np.nanmedian(variance, axis=0)
+    floor = FLOOR_SHARE * np.nanmedian(np.sqrt(variance), axis=0)
+    spread = np.maximum(spread, floor**2)
+    entry = population.layout.chol_diagonal
+    total, count = np.bincount(entry, spread), np.bincount(entry)
+    return total[entry] / count[entry]
 
 
 def factor_floor(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
@@ -100,6 +114,7 @@ def start_points(
     center = moment_start(population, draws)
     starts = np.tile(center, (n_starts, 1))
     spread = draws.phi.mean(axis=1).std(axis=0) + np.median(draws.phi.std(axis=1), axis=0)
+    spread = spread[population.theta_index]
     noise = rng.standard_normal((n_starts - 1, population.n_x))
     starts[1:, population.theta_slice] += 0.5 * spread * noise[:, population.theta_slice]
     starts[1:, population.beta_slice] += 0.5 * noise[:, population.beta_slice]
@@ -127,7 +142,7 @@ def search_box(
     lower, upper = -10.0 * reach, 10.0 * reach
     low, high = theta_limits(population, prior_mean, prior_sd)
     # Draws from beyond the limits must not leave an empty box.
-    center = np.clip(draws.phi.mean(axis=(0, 1)), low, high)
+    center = np.clip(draws.phi.mean(axis=(0, 1))[population.theta_index], low, high)
     theta = population.theta_slice
     lower[theta] = np.maximum(center + lower[theta], low)
     upper[theta] = np.minimum(center + upper[theta], high)
@@ -147,7 +162,7 @@ def theta_limits(
 
     Returns
     -------
-    lower, upper : ndarray, shape (d,)
+    lower, upper : ndarray, shape (n_theta,)
         Infinite for parameters with a covariate centered on a given number: their typical value is that of a
         subject who need not exist.
     """
@@ -158,7 +173,7 @@ def theta_limits(
         if e.center not in CENTERS
     ]
     lower[far], upper[far] = -np.inf, np.inf
-    return lower, upper
+    return lower[population.theta_index], upper[population.theta_index]
 
 
 def natural_reach(population: BoundPopulation, draws: PosteriorDraws) -> np.ndarray:
@@ -175,7 +190,8 @@ def natural_reach(population: BoundPopulation, draws: PosteriorDraws) -> np.ndar
     """
     spread = draws.phi.reshape(-1, draws.d).std(axis=0) + 1e-6
     reach = np.empty(population.n_x)
-    reach[population.theta_slice] = spread
+    reach[population.theta_slice] = spread[population.theta_index]
     reach[population.beta_slice] = spread[population.covariate_index] / population.regressors.std(axis=0)
-    reach[population.chol_slice] = spread[population.chol_row]
+    layout = population.layout
+    reach[population.chol_slice] = spread[layout.chol_row[layout.first_place]]
     return reach

@@ -13,6 +13,12 @@ Example::
     covariate = "weight"
     transform = "log"               # or "linear"
     center = "mean"                 # or "median", or a number
+
+    [occasion_effects]              # between the occasions of a subject, column OCC
+    on = ["ke"]
+
+    [fixed]                         # typical values that are not estimated, natural scale
+    a = 0.3
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from amortnlme.core.errors import PopulationError
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.population_model import PopulationModel
 
-TOP_KEYS = ("name", "parameters", "random_effects", "covariate")
+TOP_KEYS = ("name", "parameters", "random_effects", "covariate", "occasion_effects", "fixed")
 RANDOM_EFFECT_KEYS = ("on", "structure", "blocks")
 COVARIATE_KEYS = ("parameter", "covariate", "transform", "center")
 
@@ -109,27 +115,6 @@ def population_from_dict(
         E_POP_UNKNOWN_KEY, E_POP_MISSING_KEY, E_POP_TYPE.
     """
     _check_keys(table, TOP_KEYS, where)
-    effects = table.get("random_effects")
-    if not isinstance(effects, Mapping):
-        raise PopulationError(
-            "E_POP_MISSING_KEY",
-            f"{where}: the table [random_effects] is missing. Give at least [random_effects] with on = "
-            f"[...].",
-        )
-    here = f"{where}, [random_effects]"
-    _check_keys(effects, RANDOM_EFFECT_KEYS, here)
-    if "structure" in effects and "blocks" in effects:
-        raise PopulationError("E_POP_STRUCTURE", f"{here}: give either `structure` or `blocks`, not both.")
-    on = _names(effects.get("on"), f"{here}: `on`")
-    if "blocks" in effects:
-        raw = effects["blocks"]
-        if not isinstance(raw, list):
-            raise PopulationError(
-                "E_POP_TYPE", f"{here}: `blocks` must be a list of lists of names, not {raw!r}."
-            )
-        structure: str | tuple[tuple[str, ...], ...] = tuple(_names(b, f"{here}: each block") for b in raw)
-    else:
-        structure = _text(effects.get("structure", "diagonal"), f"{here}: `structure`")
     raw_covariates = table.get("covariate", [])
     if not isinstance(raw_covariates, list):
         raise PopulationError(
@@ -140,8 +125,12 @@ def population_from_dict(
     )
     parameters = _names(table["parameters"], f"{where}: `parameters`") if "parameters" in table else None
     return PopulationModel(
-        random_effects=RandomEffects(on=on, structure=structure),
+        random_effects=_effects(table.get("random_effects"), f"{where}, [random_effects]"),
         covariates=covariates,
+        occasion_effects=_effects(table["occasion_effects"], f"{where}, [occasion_effects]")
+        if "occasion_effects" in table
+        else None,
+        fixed=_fixed(table.get("fixed", {}), f"{where}, [fixed]"),
         name=_text(table.get("name", default_name), f"{where}: `name`"),
         parameters=parameters,
     )
@@ -163,12 +152,15 @@ def to_toml(population: PopulationModel) -> str:
     lines = [f"name = {quote(population.name)}"]
     if population.parameters is not None:
         lines.append(f"parameters = {quote(list(population.parameters))}")
-    effects = population.random_effects
-    lines += ["", "[random_effects]", f"on = {quote(list(effects.on))}"]
-    if isinstance(effects.structure, str):
-        lines.append(f"structure = {quote(effects.structure)}")
-    else:
-        lines.append(f"blocks = {quote([list(block) for block in effects.structure])}")
+    for title, effects in (
+        ("random_effects", population.random_effects),
+        ("occasion_effects", population.occasion_effects),
+    ):
+        if effects is not None:
+            lines += ["", f"[{title}]", *(f"{key} = {quote(v)}" for key, v in effects.to_dict().items())]
+    if population.fixed:
+        # Parameters are Python identifiers, which TOML takes as bare keys.
+        lines += ["", "[fixed]", *(f"{name} = {value!r}" for name, value in population.fixed.items())]
     for effect in population.covariates:
         center = quote(effect.center) if isinstance(effect.center, str) else repr(float(effect.center))
         lines += [
@@ -180,6 +172,33 @@ def to_toml(population: PopulationModel) -> str:
             f"center = {center}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _effects(effects: object, where: str) -> RandomEffects:
+    if not isinstance(effects, Mapping):
+        raise PopulationError(
+            "E_POP_MISSING_KEY",
+            f"{where}: the table is missing. Give at least the table with on = [...].",
+        )
+    _check_keys(effects, RANDOM_EFFECT_KEYS, where)
+    if "structure" in effects and "blocks" in effects:
+        raise PopulationError("E_POP_STRUCTURE", f"{where}: give either `structure` or `blocks`, not both.")
+    on = _names(effects.get("on"), f"{where}: `on`")
+    if "blocks" not in effects:
+        structure = _text(effects.get("structure", "diagonal"), f"{where}: `structure`")
+        return RandomEffects(on=on, structure=structure)
+    raw = effects["blocks"]
+    if not isinstance(raw, list):
+        raise PopulationError(
+            "E_POP_TYPE", f"{where}: `blocks` must be a list of lists of names, not {raw!r}."
+        )
+    return RandomEffects(on=on, structure=tuple(_names(b, f"{where}: each block") for b in raw))
+
+
+def _fixed(table: object, where: str) -> dict[str, float]:
+    if not isinstance(table, Mapping):
+        raise PopulationError("E_POP_TYPE", f"{where}: must be a table of numbers, not {table!r}.")
+    return {str(name): value for name, value in table.items()}
 
 
 def _covariate(raw: object, where: str) -> CovariateEffect:

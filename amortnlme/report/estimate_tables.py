@@ -22,6 +22,8 @@ _GROUPS = (
     ("beta", "Covariate effects"),
     ("omega_sd", "Random effects, SD on the estimation scale"),
     ("omega_corr", "Correlations of random effects"),
+    ("iov_sd", "Between occasions, SD on the estimation scale"),
+    ("iov_corr", "Correlations between occasions"),
     ("sigma", "Residual error, SD"),
 )
 OFV_WORDS = {
@@ -106,7 +108,8 @@ def pretty(name: str) -> str:
     -------
     str
     """
-    for prefix, symbol in (("omega_", "ω "), ("beta_", "β "), ("corr_", "ρ ")):
+    prefixes = (("omega_", "ω "), ("beta_", "β "), ("corr_", "ρ "), ("iov_corr_", "ρ IOV "), ("iov_", "γ "))
+    for prefix, symbol in prefixes:
         if name.startswith(prefix):
             return symbol + name.removeprefix(prefix).replace("_", " · ")
     return name
@@ -116,9 +119,10 @@ def _estimate_cell(e: Estimate | None) -> Cell:
     if e is None:
         return Cell(MISSING)
     if e.se is None:
-        return Cell(significant(e.value))
+        return Cell(significant(e.value), "fixed" if e.is_fixed else "")
     # A relative error of a correlation means nothing: it may well be zero.
-    small = f"± {significant(e.se, 2)}" if e.kind == "omega_corr" else f"({percent(e.rse_percent)})"
+    is_correlation = e.kind in ("omega_corr", "iov_corr")
+    small = f"± {significant(e.se, 2)}" if is_correlation else f"({percent(e.rse_percent)})"
     return Cell(significant(e.value), small)
 
 
@@ -201,6 +205,10 @@ def parameter_table(fit: PopulationFit, model: IndividualModel) -> Table:
     rows.append(Row(group="Random effects (SD of η)"))
     for e in (e for e in fit.estimates if e.kind == "omega_sd"):
         rows.append(row([pretty(e.name), "", *_numbers(e), "", "", "", "", ""]))
+    if any(e.kind == "iov_sd" for e in fit.estimates):
+        rows.append(Row(group="Between occasions (SD of κ)"))
+        for e in (e for e in fit.estimates if e.kind == "iov_sd"):
+            rows.append(row([pretty(e.name), "", *_numbers(e), "", "", "", "", ""]))
     header = cells(
         [
             "Parameter",
@@ -220,7 +228,8 @@ def parameter_table(fit: PopulationFit, model: IndividualModel) -> Table:
 
 
 def _numbers(e: Estimate) -> list[str]:
-    return [significant(e.value), significant(e.se), percent(e.rse_percent, 1), interval(e.ci_low, e.ci_high)]
+    se = "fixed" if e.is_fixed else significant(e.se)
+    return [significant(e.value), se, percent(e.rse_percent, 1), interval(e.ci_low, e.ci_high)]
 
 
 def _text_of(model: IndividualModel, name: str) -> str:
@@ -265,7 +274,7 @@ def correlation_table(fit: PopulationFit) -> Table | None:
     -------
     Table or None
     """
-    found = [e for e in fit.estimates if e.kind == "omega_corr"]
+    found = [e for e in fit.estimates if e.kind in ("omega_corr", "iov_corr")]
     if not found:
         return None
     rows = tuple(
@@ -287,11 +296,20 @@ def population_sentence(fit: PopulationFit, model: IndividualModel) -> str:
     -------
     str
     """
-    pooled = [name for name in model.parameters.names if name not in fit.random_effects]
+    pooled = [
+        name
+        for name in model.parameters.names
+        if name not in fit.random_effects and name not in fit.population.fixed
+    ]
     blocks = fit.population.random_effects.blocks()
     names = [", ".join(block) for block in blocks]
     structure = "; ".join(f"{{{name}}}" if "," in name else name for name in names)
     text = f"Random effects: {structure}. "
+    if fit.population.occasion_effects is not None:
+        between = ["{" + ", ".join(b) + "}" for b in fit.population.occasion_effects.blocks()]
+        text += f"Between occasions: {'; '.join(between)}. "
+    given = [f"{name} = {value:g}" for name, value in fit.population.fixed.items()]
+    text += f"Fixed: {', '.join(given)}. " if given else ""
     text += f"The same for all subjects: {', '.join(pooled)}. " if pooled else ""
     effects = [f"{e.parameter} ~ {e.transform}({e.covariate})" for e in fit.population.covariates]
     text += f"Covariates: {', '.join(effects)}. " if effects else "No covariates. "

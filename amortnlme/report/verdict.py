@@ -177,7 +177,7 @@ def _estimate_caveats(fit: PopulationFit, label: str) -> list[str]:
             and e.ci_low <= 0.0 <= e.ci_high
         ):
             caveats.append(f"The 95 % interval of {e.name} in “{label}” includes zero.")
-        if e.kind != "omega_corr" and e.rse_percent is not None and e.rse_percent > RSE_LIMIT:
+        if not e.kind.endswith("_corr") and e.rse_percent is not None and e.rse_percent > RSE_LIMIT:
             caveats.append(f"{e.name} is poorly determined (RSE {e.rse_percent:.0f} %).")
     for name, value in zip(fit.random_effects, fit.eta_shrinkage, strict=True):
         if value > SHRINKAGE_LIMIT:

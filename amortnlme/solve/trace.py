@@ -23,6 +23,49 @@ ParameterFunction = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """A parameter that moves between periods: transform(psi) gains the effect of the period in force.
+
+    Attributes
+    ----------
+    parameter : str
+    transform : {"identity", "log", "logit"}
+        The scale on which the effects add.
+    effects : tuple of str
+        Parameters, one per period.
+    indicators : tuple of str
+        Covariates, one per period: 1 while it is in force, else 0.
+    """
+
+    parameter: str
+    transform: str
+    effects: tuple[str, ...]
+    indicators: tuple[str, ...]
+
+    def moved(self, values: dict[str, sympy.Expr]) -> sympy.Expr:
+        """Write the parameter in terms of itself, the effects and the indicators.
+
+        Parameters
+        ----------
+        values : dict of str to sympy.Expr
+            Of every parameter and covariate.
+
+        Returns
+        -------
+        sympy.Expr
+        """
+        psi = values[self.parameter]
+        shift = sympy.Add(
+            *(values[x] * values[k] for x, k in zip(self.indicators, self.effects, strict=True))
+        )
+        if self.transform == "log":
+            return psi * sympy.exp(shift)
+        if self.transform == "logit":
+            return psi / (psi + (1 - psi) * sympy.exp(-shift))
+        return psi + shift
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """The names a model function may use, in declaration order.
 
@@ -34,11 +77,14 @@ class Names:
         Individual parameters on the natural scale, available as `p.<name>`.
     covariates : tuple of str
         Covariates, available as `p.<name>` too.
+    shifts : tuple of Shift
+        Parameters for which `p.<name>` is the value in the period in force.
     """
 
     states: tuple[str, ...]
     parameters: tuple[str, ...]
     covariates: tuple[str, ...] = ()
+    shifts: tuple[Shift, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +133,12 @@ class _Namespace:
 
     __slots__ = ("_kind", "_letter", "_values")
 
-    def __init__(self, letter: str, kind: str, names: Sequence[str], values: Sequence[sympy.Symbol]) -> None:
+    def __init__(self, letter: str, kind: str, values: dict[str, sympy.Expr]) -> None:
         self._letter = letter
         self._kind = kind
-        self._values = dict(zip(names, values, strict=True))
+        self._values = values
 
-    def __getattr__(self, name: str) -> sympy.Symbol:
+    def __getattr__(self, name: str) -> sympy.Expr:
         values = self._values
         if name in values:
             return values[name]
@@ -360,11 +406,12 @@ def _call(
             f"{', '.join(meaning[name] for name in expected)}. Give it these arguments.",
         )
     _refuse_branches(function, arguments, what)
-    y = _Namespace("y", "state", names.states, symbols.states)
-    inputs = (*names.parameters, *names.covariates)
-    p = _Namespace(
-        "p", "structural parameter or covariate", inputs, (*symbols.parameters, *symbols.covariates)
-    )
+    states: dict[str, sympy.Expr] = dict(zip(names.states, symbols.states, strict=True))
+    inputs: dict[str, sympy.Expr] = dict(zip(names.parameters, symbols.parameters, strict=True))
+    inputs.update(zip(names.covariates, symbols.covariates, strict=True))
+    moved = {shift.parameter: shift.moved(inputs) for shift in names.shifts}
+    y = _Namespace("y", "state", states)
+    p = _Namespace("p", "structural parameter or covariate", inputs | moved)
     try:
         given = {"t": symbols.time, "y": y, "p": p}
         return function(*(given[name] for name in expected))

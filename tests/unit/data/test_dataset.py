@@ -102,7 +102,7 @@ def test_the_fingerprint_sees_every_part_and_not_the_name():
         subject(v=70.0),
         replace(subject(w=70.0), censoring=np.array([0, 0, 1])),
         replace(subject(w=70.0), censoring=np.array([0, 0, 1]), limit=np.array([np.nan, np.nan, 0.5])),
-        replace(subject(w=70.0), occasion=np.array([1, 1, 2])),
+        replace(subject(w=70.0), occasion=np.array([1, 1, 1, 2])),
         replace(subject(w=70.0), design=Design.from_doses([Dose(0.0, 101.0)], [1.0, 2.0, 4.0])),
     ]
     names = {base.fingerprint, *(Dataset((one,)).fingerprint for one in changed)}

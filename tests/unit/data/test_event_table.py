@@ -173,7 +173,21 @@ def test_reader_reads_outcomes_occasions_and_compartments():
     subject = only(f"ID TIME AMT DV EVID CMT DVID OCC\n{rows}")
     assert subject.design.compartment.tolist() == [2, 1, 0]
     assert subject.design.output.tolist() == [0, 2, 1]
-    assert subject.occasion.tolist() == [1, 2]
+    assert subject.occasion.tolist() == [1, 1, 2]
+
+
+def test_reader_gives_doses_without_an_occasion_that_of_the_row_before():
+    rows = "1 0 9 . 1 .\n1 1 . 3 0 7\n1 2 9 . 1 .\n1 3 . 4 0 5"
+    subject = only(f"ID TIME AMT DV EVID OCC\n{rows}")
+    assert subject.occasion.tolist() == [7, 7, 7, 5]
+    assert subject.occasion_number.tolist() == [0, 0, 0, 1]
+
+
+def test_reader_lets_an_additional_dose_fall_into_the_occasion_in_force():
+    rows = "1 0 9 . 1 2 2 1\n1 1 . 3 0 0 0 1\n1 3 . 3 0 0 0 2\n1 5 . 4 0 0 0 2"
+    subject = only(f"ID TIME AMT DV EVID ADDL II OCC\n{rows}")
+    assert subject.design.time.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert subject.occasion.tolist() == [1, 1, 1, 2, 2, 2]
 
 
 def test_reader_accepts_a_repeated_row_only_when_asked():

@@ -125,7 +125,7 @@ def _dataset(rows, weight, sex):
             observed=np.ones(m, bool),
             censoring=np.zeros(m, np.int8),
             limit=np.full(m, np.nan),
-            occasion=np.zeros(m, np.int32),
+            occasion=np.zeros(m + 1, np.int32),
             covariates={"weight": float(weight[i]), "sex": float(sex[i])},
         )
         for i, y in enumerate(rows)

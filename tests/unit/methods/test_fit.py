@@ -151,6 +151,23 @@ def test_seed_is_all_that_randomness_depends_on(draws, dataset, result):
     assert again.x.tobytes() == result.x.tobytes() and again.ofv == result.ofv
 
 
+def test_occasions_are_refused_for_posterior_draws(draws, dataset):
+    population = PopulationModel(
+        random_effects=RandomEffects(on=("ka", "ke", "V")), occasion_effects=RandomEffects(on=("ke",))
+    )
+    assert _code(lambda: fit(draws, population, dataset=dataset)) == "E_FIT_OCCASIONS"
+
+
+def test_a_fixed_typical_value_is_kept_by_the_amortized_fit(draws, dataset, result):
+    population = PopulationModel(random_effects=result.population.random_effects, fixed={"a": 0.7})
+    fixed = fit(draws, population, QUICK, dataset=dataset, seed=2)
+    assert fixed.status.is_success, fixed.warnings
+    assert fixed.estimate("a").value == pytest.approx(0.7, rel=1e-12)
+    assert fixed.n_parameters == result.n_parameters - 1
+    # A maximum over fewer parameters is no larger, up to the Monte-Carlo error of both.
+    assert fixed.ofv > result.ofv - 4.5 * np.hypot(fixed.ofv_se, result.ofv_se)
+
+
 def test_draws_alone_give_the_surrogate_with_a_warning(draws):
     alone = fit(draws, PLAIN, QUICK)
     assert alone.ofv_kind == "surrogate" and np.isnan(alone.ofv_se) and np.isnan(alone.bicc)

@@ -33,7 +33,7 @@ def ragged_dataset(model, censored=False):
             limit[0] = y[0] - 0.5 if i else np.nan
         subject = Subject(
             id=str(i), design=design, y=y, observed=observed, censoring=censoring, limit=limit,
-            occasion=np.ones(m, np.int32), covariates={"weight": 60.0 + i},
+            occasion=np.ones(design.n_records, np.int32), covariates={"weight": 60.0 + i},
         )  # fmt: skip
         subjects.append(subject)
     return Dataset(subjects=tuple(subjects))

@@ -97,7 +97,7 @@ def test_a_subject_with_more_measurements_than_any_bucket_is_still_sampled(tiny_
     design = Design.from_doses([Dose(0.0, 300.0)], np.linspace(0.5, 30, 33))
     many = replace(
         subject, design=design, y=np.ones(33), observed=np.ones(33, bool), censoring=np.zeros(33, np.int8),
-        limit=np.full(33, np.nan), occasion=np.ones(33, np.int32),
+        limit=np.full(33, np.nan), occasion=np.ones(34, np.int32),
     )  # fmt: skip
     draws = tiny_estimator.sample(Dataset(subjects=(many,)), 5, generator(1))
     assert np.isfinite(draws.phi).all() and draws.out_of_domain[0]

@@ -7,6 +7,7 @@ import pytest
 from unit.population.spaces import SPACE, TABLE
 
 from amortnlme.core.errors import PopulationError
+from amortnlme.model.parameters import Parameter, ParameterSpace
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.population_model import PopulationModel
 
@@ -157,3 +158,78 @@ def test_unknown_names_are_refused_at_once_where_the_parameters_are_given():
     with pytest.raises(PopulationError) as caught:
         _model(random_effects=RandomEffects(("CL",)), parameters=SPACE)
     assert caught.value.code == "E_POP_UNKNOWN_PARAMETER"
+
+
+def _with_occasions():
+    """Two occasions of ke and V, V's typical value given; a subject may have one occasion only."""
+    space = ParameterSpace(
+        (
+            *SPACE.parameters,
+            *(
+                Parameter(f"kappa_{name}_{k}", "1", "identity", 0.0)
+                for k in (1, 2)
+                for name in ("ke", "V")
+            ),
+        )
+    )
+    population = PopulationModel(
+        random_effects=RandomEffects(("ka", "ke"), "full"),
+        covariates=(CovariateEffect("V", "weight"),),
+        occasion_effects=RandomEffects(("ke", "V"), "full"),
+        fixed={"V": 30.0},
+    )
+    return population.bind(TABLE, space, n_occasions=np.array([2, 1, 2, 2, 1, 2]))
+
+
+def test_occasions_share_their_entries_and_fixed_values_leave_the_vector():
+    bound = _with_occasions()
+    assert bound.names == (
+        *("theta_ka", "theta_ke", "theta_a", "beta_V_weight", "chol_ka", "chol_ke_ka", "chol_ke"),
+        *("chol_iov_ke", "chol_iov_V_ke", "chol_iov_V"),
+    )
+    x = _x(bound)
+    mu, factor = bound.unpack(x)
+    weight = TABLE["weight"].to_numpy()
+    np.testing.assert_allclose(mu[:, 2], np.log(30.0) + x[3] * np.log(weight / weight.mean()))
+    assert (mu[:, 4:] == 0).all()
+    np.testing.assert_array_equal(factor[4:6, 2:4], factor[6:8, 4:6])
+    np.testing.assert_array_equal(factor[4:6, 2:4], [[x[7], 0.0], [x[8], x[9]]])
+    assert (factor[4:6, 4:6] == 0).all() and (factor[:4, 2:] == 0).all()
+    assert bound.has_occasion[:, 2:].tolist()[:2] == [[True] * 4, [True, True, False, False]]
+
+
+def test_pullback_with_occasions_is_the_transpose_of_unpacking():
+    """Unpacking is affine: its matrix by differences is exact up to rounding."""
+    bound = _with_occasions()
+    x, rng = _x(bound), np.random.default_rng(2)
+    mu, factor = bound.unpack(x)
+    dmu, dfactor = rng.normal(size=mu.shape), rng.normal(size=(len(mu), *factor.shape))
+    moved = [bound.unpack(x + e) for e in np.eye(bound.n_x)]
+    expected = np.stack(
+        [((m - mu) * dmu).sum(axis=1) + ((f - factor) * dfactor).sum(axis=(1, 2)) for m, f in moved], axis=1
+    )
+    np.testing.assert_allclose(bound.pullback(dmu, dfactor), expected, atol=1e-12)
+    np.testing.assert_allclose(bound.pullback(dmu, dfactor.sum(axis=0)), expected.sum(axis=0), atol=1e-12)
+
+
+def test_signs_are_folded_in_all_occasions_at_once():
+    bound = _with_occasions()
+    x = _x(bound)
+    x[7] = -x[7]
+    folded = bound.fold_signs(x)
+    assert (folded[bound.chol_diagonal] >= 0).all()
+    np.testing.assert_allclose(bound.omega(folded), bound.omega(x), atol=1e-14)
+
+
+def test_occasions_must_be_spelled_out_where_the_population_has_them():
+    with pytest.raises(PopulationError, match="E_POP_OCCASIONS"):
+        PopulationModel(
+            random_effects=RandomEffects(("ka",)), occasion_effects=RandomEffects(("ke",))
+        ).bind(TABLE, SPACE)
+
+
+def test_a_fixed_value_outside_its_domain_is_refused():
+    with pytest.raises(PopulationError, match="E_POP_FIXED"):
+        PopulationModel(random_effects=RandomEffects(("ka",)), fixed={"V": -1.0}).bind(TABLE, SPACE)
+    with pytest.raises(PopulationError, match="E_POP_UNKNOWN_PARAMETER"):
+        PopulationModel(random_effects=RandomEffects(("ka",)), fixed={"W": 1.0}).bind(TABLE, SPACE)

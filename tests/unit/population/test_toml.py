@@ -24,6 +24,11 @@ GOOD = '[random_effects]\non = ["ka", "V"]\n'
             random_effects=RandomEffects(("ka", "V"), "full"),
             covariates=(CovariateEffect("V", "weight"), CovariateEffect("ka", "age", "linear", 40.0)),
         ),
+        PopulationModel(
+            random_effects=RandomEffects(("ka",)),
+            occasion_effects=RandomEffects(("ka", "V"), (("ka", "V"),)),
+            fixed={"V": 32.0, "a": 1e-3},
+        ),
     ],
 )
 def test_toml_and_dict_round_trip_to_an_equal_model(model):
@@ -79,6 +84,11 @@ COVARIATE = '[[covariate]]\nparameter = "V"\ncovariate = "weight"\n'
         (GOOD + "blocks = 3\n", "E_POP_TYPE"),
         (GOOD + 'structure = "full"\nblocks = [["ka", "V"]]\n', "E_POP_STRUCTURE"),
         ("name = 3\n" + GOOD, "E_POP_TYPE"),
+        ("occasion_effects = 3\n" + GOOD, "E_POP_MISSING_KEY"),
+        (GOOD + "[occasion_effects]\non = []\n", "E_POP_NO_RANDOM_EFFECTS"),
+        ("fixed = 3\n" + GOOD, "E_POP_TYPE"),
+        (GOOD + '[fixed]\nV = "32"\n', "E_POP_FIXED"),
+        (GOOD + "[fixed]\nV = nan\n", "E_POP_FIXED"),
     ],
 )
 def test_malformed_files_are_named_errors(text, code):
@@ -88,6 +98,7 @@ def test_malformed_files_are_named_errors(text, code):
     if code != "E_POP_COVARIATE_CENTER" and code not in (
         "E_POP_NO_RANDOM_EFFECTS",
         "E_POP_COVARIATE_TRANSFORM",
+        "E_POP_FIXED",
     ):
         assert "bad.toml" in caught.value.message
 

@@ -143,15 +143,17 @@ def lay_out(
                 entries.append(names.index(name))
     effects_of_occasions = {space.index(name) for name in random_names[len(random_effects.on) :]}
     taken = effects_of_occasions | set(fixed)
-    arrays = [np.array(part, dtype=np.int64) for part in (rows, columns, entries)]
+    chol_row, chol_column, chol_entry = (np.array(p, dtype=np.int64) for p in (rows, columns, entries))
     layout = Layout(
         np.array([p for p in range(space.d) if p not in taken], dtype=np.int64),
         tuple(random_names),
         np.array([space.index(name) for name in random_names], dtype=np.int64),
         np.array(occasion_of, dtype=np.int64),
-        *arrays,
+        chol_row,
+        chol_column,
+        chol_entry,
         tuple(names),
-        np.unique(arrays[2], return_index=True)[1],
+        np.unique(chol_entry, return_index=True)[1],
     )
     for name in Layout.__slots__:
         value = getattr(layout, name)

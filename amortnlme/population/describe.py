@@ -28,7 +28,7 @@ def describe_estimates(
     Returns
     -------
     tuple of Estimate
-        Order: typical values, covariate coefficients, omega SDs, omega correlations, residual SDs.
+        Order: typical values, covariate coefficients, omega SDs, omega correlations, error parameters.
     """
     x = np.asarray(x, dtype=np.float64)
     rows = _typical_values(population, x, covariance)

@@ -22,7 +22,7 @@ _GROUPS = (
     ("beta", "Covariate effects"),
     ("omega_sd", "Random effects, SD on the estimation scale"),
     ("omega_corr", "Correlations of random effects"),
-    ("sigma", "Residual error, SD"),
+    ("sigma", "Residual error"),
 )
 OFV_WORDS = {
     "importance_sampling": "exact likelihood, importance sampling",

@@ -1,7 +1,8 @@
-"""Slow, independent FOCEI and Laplace values of the theophylline study, one subject at a time.
+"""Slow, independent FOCE, FOCEI and Laplace values of the theophylline study, one subject at a time.
 
 Its own closed form (tests/reference/quadrature.py), SciPy's minimizer for the modes, differences for every
-derivative. Parameters of a subject are phi = log(ka, ke, V); residual SD a + b f.
+derivative. Parameters of a subject are phi = log(ka, ke, V); residual SD a + b f, without interaction that of
+f at the typical parameters. Concentrations below `lloq` count as censored there (M3).
 """
 
 from __future__ import annotations
@@ -9,28 +10,57 @@ from __future__ import annotations
 import numpy as np
 from reference.quadrature import Theophylline, concentration
 from scipy.optimize import minimize
+from scipy.special import log_ndtr
 
 STEP = 1e-3
 
 
 def minus_two_log_likelihoods(
-    data: Theophylline, mu: np.ndarray, factor: np.ndarray, a: float, b: float, *, observed: bool
+    data: Theophylline,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    a: float,
+    b: float,
+    *,
+    observed: bool,
+    interaction: bool = True,
+    lloq: float = -np.inf,
 ) -> np.ndarray:
     """-2 log L_i by Laplace's approximation; mu (12, 3), factor (3, 3)."""
-    return np.array([_one(data, i, mu[i], factor, a, b, observed) for i in range(len(mu))])
+    return np.array([_one(data, i, mu[i], factor, a, b, observed, interaction, lloq) for i in range(len(mu))])
 
 
 def _one(
-    data: Theophylline, i: int, mu: np.ndarray, factor: np.ndarray, a: float, b: float, observed: bool
+    data: Theophylline,
+    i: int,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    a: float,
+    b: float,
+    observed: bool,
+    interaction: bool,
+    lloq: float,
 ) -> float:
+    low = data.y[i] < lloq
+    y = np.where(low, lloq, data.y[i])
+
     def prediction(u: np.ndarray) -> np.ndarray:
         return concentration(mu + factor @ u, data.dose[i : i + 1], data.time[i : i + 1])[0]
 
+    typical = prediction(np.zeros(factor.shape[1]))
+
+    def sd(u: np.ndarray) -> np.ndarray:
+        return a + b * (prediction(u) if interaction else typical)
+
+    def distance(u: np.ndarray) -> np.ndarray:
+        return (y - prediction(u)) / sd(u)
+
     def joint(u: np.ndarray) -> float:
         f = prediction(u)
-        s = a + b * f
-        log_density = -0.5 * ((data.y[i] - f) / s) ** 2 - np.log(s) - 0.5 * np.log(2 * np.pi)
-        return float(0.5 * u @ u - log_density.sum())
+        s = a + b * (f if interaction else typical)
+        z = (y - f) / s
+        log_density = -0.5 * z**2 - np.log(s) - 0.5 * np.log(2 * np.pi)
+        return float(0.5 * u @ u - np.where(low, log_ndtr(z), log_density).sum())
 
     r = factor.shape[1]
     u = minimize(joint, np.zeros(r), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10}).x
@@ -39,9 +69,15 @@ def _one(
     if observed:
         hessian = np.array([[_second(joint, u, eye[j], eye[k]) for k in range(r)] for j in range(r)])
     else:
-        s = a + b * prediction(u)
+        # (df df' + 2 ds ds') / s^2 of a measured value, the curvature of log Phi along z of a censored one.
         slope = np.array([_first(prediction, u, eye[j]) for j in range(r)])
-        hessian = eye + (slope / s) @ (slope / s).T + 2.0 * (b * slope / s) @ (b * slope / s).T
+        spread = np.array([_first(sd, u, eye[j]) for j in range(r)])
+        motion = np.array([_first(distance, u, eye[j]) for j in range(r)])
+        z, s, one = distance(u), sd(u), np.ones(1)
+        bent = np.array([-_second(lambda x: log_ndtr(x)[0], np.array([point]), one, one) for point in z])
+        measured, censored = np.where(low, 0.0, s**-2.0), np.where(low, bent, 0.0)
+        hessian = eye + (slope * measured) @ slope.T + 2.0 * (spread * measured) @ spread.T
+        hessian += (motion * censored) @ motion.T
     return 2.0 * joint(u) + float(np.linalg.slogdet(hessian)[1])
 
 

@@ -1,18 +1,23 @@
-"""Slow, independent FOCE, FOCEI and Laplace values of the theophylline study, one subject at a time.
+"""Slow, independent FO, FOCE, FOCEI and Laplace values, one subject at a time.
 
-Its own closed form (tests/reference/quadrature.py), SciPy's minimizer for the modes, differences for every
-derivative. Parameters of a subject are phi = log(ka, ke, V); residual SD a + b f, without interaction that of
-f at the typical parameters. Concentrations below `lloq` count as censored there (M3).
+SciPy's minimizer for the modes, differences for every derivative. A subject is a function from its
+standardized random effects to its predictions and has residual SD a + b f; without interaction f there is
+that at u = 0. Measurements below `lloq` count as censored there (M3). The theophylline study has the closed
+form of tests/reference/quadrature.py and phi = log(ka, ke, V).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from reference.quadrature import Theophylline, concentration
 from scipy.optimize import minimize
 from scipy.special import log_ndtr
+from scipy.stats import multivariate_normal
 
 STEP = 1e-3
+Prediction = Callable[[np.ndarray], np.ndarray]
 
 
 def minus_two_log_likelihoods(
@@ -27,27 +32,40 @@ def minus_two_log_likelihoods(
     lloq: float = -np.inf,
 ) -> np.ndarray:
     """-2 log L_i by Laplace's approximation; mu (12, 3), factor (3, 3)."""
-    return np.array([_one(data, i, mu[i], factor, a, b, observed, interaction, lloq) for i in range(len(mu))])
+
+    def subject(i: int) -> float:
+        def prediction(u: np.ndarray) -> np.ndarray:
+            return concentration(mu[i] + factor @ u, data.dose[i : i + 1], data.time[i : i + 1])[0]
+
+        r = factor.shape[1]
+        return laplace_value(prediction, data.y[i], r, a, b, observed, interaction=interaction, lloq=lloq)
+
+    return np.array([subject(i) for i in range(len(mu))])
 
 
-def _one(
-    data: Theophylline,
-    i: int,
-    mu: np.ndarray,
-    factor: np.ndarray,
+def first_order_value(prediction: Prediction, y: np.ndarray, r: int, a: float, b: float) -> float:
+    """-2 log L of one subject under the model linearized at u = 0."""
+    zero = np.zeros(r)
+    slope, f = np.array([_first(prediction, zero, e) for e in np.eye(r)]), prediction(zero)
+    law = multivariate_normal(f, slope.T @ slope + np.diag((a + b * f) ** 2))
+    return -2.0 * float(law.logpdf(y))
+
+
+def laplace_value(
+    prediction: Prediction,
+    y: np.ndarray,
+    r: int,
     a: float,
     b: float,
     observed: bool,
-    interaction: bool,
-    lloq: float,
+    *,
+    interaction: bool = True,
+    lloq: float = -np.inf,
 ) -> float:
-    low = data.y[i] < lloq
-    y = np.where(low, lloq, data.y[i])
-
-    def prediction(u: np.ndarray) -> np.ndarray:
-        return concentration(mu + factor @ u, data.dose[i : i + 1], data.time[i : i + 1])[0]
-
-    typical = prediction(np.zeros(factor.shape[1]))
+    """-2 log L of one subject, by the observed or the expected information."""
+    low = y < lloq
+    y = np.where(low, lloq, y)
+    typical = prediction(np.zeros(r))
 
     def sd(u: np.ndarray) -> np.ndarray:
         return a + b * (prediction(u) if interaction else typical)
@@ -62,7 +80,6 @@ def _one(
         log_density = -0.5 * z**2 - np.log(s) - 0.5 * np.log(2 * np.pi)
         return float(0.5 * u @ u - np.where(low, log_ndtr(z), log_density).sum())
 
-    r = factor.shape[1]
     u = minimize(joint, np.zeros(r), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10}).x
     u = minimize(joint, u, method="BFGS", options={"gtol": 1e-9}).x
     eye = np.eye(r)

@@ -93,7 +93,7 @@ def test_laplace_with_censoring_is_nonmems_at_nonmems_estimates():
 
 
 def test_foce_with_censoring_stays_near_the_exact_estimates():
-    """Residual SDs that ignore how far subjects are apart move ka by 0.7 standard errors: a bias, not a failure."""
+    """Residual SDs that ignore how far subjects are apart move ka by 0.7 standard errors: FOCE's bias."""
     result, exact = _fit(Foce(), "censored"), _fit(Quadrature(n_nodes=9), "censored")
     wide = np.sqrt(np.diagonal(exact.covariance))
     assert (np.abs(result.x - exact.x) / wide).max() < 1.0

@@ -90,7 +90,7 @@ def _by_outcome(
 ) -> dict[int, float]:
     if limits is None:
         return {}
-    named = dict(limits) if isinstance(limits, Mapping) else dict.fromkeys(outcomes, limits)
+    named = limits if isinstance(limits, Mapping) else dict.fromkeys(outcomes, float(limits))
     for outcome, value in named.items():
         if outcome not in outcomes or not np.isfinite(value):
             raise DataError(
@@ -98,7 +98,7 @@ def _by_outcome(
                 f"{name} of outcome {outcome} is {value!r}. Allowed: a finite number for each of the "
                 f"outcomes {', '.join(map(str, outcomes))}.",
             )
-    return named
+    return dict(named)
 
 
 def _censor(subject: Subject, low: Mapping[int, float], high: Mapping[int, float]) -> Subject:

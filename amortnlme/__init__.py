@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from amortnlme.data.event_table import read_frame as read_frame
     from amortnlme.data.event_table import to_csv as to_csv
     from amortnlme.data.event_table import to_frame as to_frame
+    from amortnlme.data.limits import censor as censor
+    from amortnlme.data.limits import with_measurements as with_measurements
     from amortnlme.data.subject import Subject as Subject
     from amortnlme.diagnostics.arviz_export import to_inference_data as to_inference_data
     from amortnlme.diagnostics.compare import compare as compare
@@ -56,6 +58,7 @@ _HOMES = {
     "amortnlme.data.dataset": ["Dataset"],
     "amortnlme.data.design": ["Design", "Dose"],
     "amortnlme.data.event_table": ["read_csv", "read_frame", "to_csv", "to_frame"],
+    "amortnlme.data.limits": ["censor", "with_measurements"],
     "amortnlme.data.subject": ["Subject"],
     "amortnlme.diagnostics.arviz_export": ["to_inference_data"],
     "amortnlme.diagnostics.compare": ["compare"],

@@ -32,14 +32,20 @@ def _fit(method: Any, problem: FitProblem, make: Callable[[BoundModel], ModalObj
     return fit_likelihood(method.name, problem, make, _options(method), _record(method))
 
 
-def _refuse_censoring(name: str, problem: FitProblem) -> None:
-    """Refuse what has no residual: a linearized model cannot use a censored value."""
+def _refuse_censoring(problem: FitProblem) -> None:
+    """Refuse what FO has no closed form for.
+
+    Under the linearized model the data of a subject are jointly normal, and k censored ones among them have
+    a k-dimensional normal integral for a probability. To first order in eta, log P is a line along
+    which P exceeds 1; to second order around the conditional mode it is FOCE.
+    """
     bound = problem.bound_model
     if isinstance(bound, BoundModel) and bound.censoring is not None:
         raise CapabilityError(
             "E_FIT_CENSORED",
-            f"method {name!r} linearizes the model and cannot use censored observations. Choose focei, "
-            "laplace, agq or saem, or drop the censored records.",
+            "method 'fo' cannot use censored observations: its closed form is a normal density, and the "
+            "probability of a subject's censored records is a normal integral with one dimension for each of "
+            "them. Choose foce, focei, laplace, agq or saem, or drop the censored records.",
         )
 
 
@@ -47,8 +53,8 @@ def _refuse_censoring(name: str, problem: FitProblem) -> None:
 class Fo(AbstractMethod):
     """First-order approximation: the model linearized at the typical subject (NONMEM METHOD=0).
 
-    Biased where random effects are large or the model is strongly non-linear in them. Options:
-    `LikelihoodOptions`.
+    Biased where random effects are large or the model is strongly non-linear in them. Censored observations
+    are refused. Options: `LikelihoodOptions`.
     """
 
     starts: int = 1
@@ -66,7 +72,7 @@ class Fo(AbstractMethod):
 
     def run(self, problem: FitProblem) -> PopulationFit:
         """Fit; see `AbstractMethod.run`."""
-        _refuse_censoring(self.name, problem)
+        _refuse_censoring(problem)
         return _fit(self, problem, lambda bound: FirstOrderLikelihood(bound, problem.bound_population))
 
 
@@ -92,7 +98,6 @@ class Foce(AbstractMethod):
 
     def run(self, problem: FitProblem) -> PopulationFit:
         """Fit; see `AbstractMethod.run`."""
-        _refuse_censoring(self.name, problem)
         return _fit(
             self, problem, lambda bound: ConditionalFirstOrderLikelihood(bound, problem.bound_population)
         )

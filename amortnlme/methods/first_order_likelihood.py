@@ -6,8 +6,9 @@ FO (Beal & Sheiner 1982; NONMEM METHOD=0): everything at u = 0, y_i ~ N(f(mu), V
 
 FOCE without interaction (Lindstrom & Bates 1990; NONMEM METHOD=1): the mode u^ minimizes
 h(u) = sum (e^2 / s0^2 + 2 log s0) / 2 + u'u / 2 with s0 = s(mu) that of the *typical* subject, and
--2 log L_i ~ 2 h(u^) + log|I + L'F'diag(s0^-2) F L|, F at the mode. FOCE with interaction is in
-`laplace_likelihood.py`.
+-2 log L_i ~ 2 h(u^) + log|I + L'F'diag(s0^-2) F L|, F at the mode. A censored record has the log
+probability of its interval under N(f, s0^2) in place of the log density, and its curvature by f in place of
+s0^-2 (method M3; `frozen_error.py`). FOCE with interaction is in `laplace_likelihood.py`.
 
 Gradients are total; derivatives of F are differences of exact sensitivities.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from amortnlme.methods.ebe import EmpiricalBayes, find_ebe
+from amortnlme.methods.frozen_error import FrozenErrorTarget, freeze_error
 from amortnlme.methods.laplace_likelihood import (
     PROBE_STEP,
     Settled,
@@ -90,7 +92,7 @@ class FirstOrderLikelihood:
         P = np.linalg.inv(V)
         a = (P @ e[..., None])[..., 0]
         value = -0.5 * (
-            around.n_observed * LOG_2PI
+            around.n_quantified * LOG_2PI
             + np.linalg.slogdet(V)[1]
             + (e * a).sum(axis=1)
             + 2.0 * around.log_jacobian
@@ -103,51 +105,6 @@ class FirstOrderLikelihood:
         dmu += (by_sd[..., None] * around.sd_slope[:, 0]).sum(axis=1)
         scores = -0.5 * self.population.pullback(dmu, dfactor)
         return np.where(lost, -np.inf, value), np.where(lost[:, None], 0.0, scores)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FrozenErrorTarget:
-    """Individual likelihoods whose residual SDs are given instead of following the prediction.
-
-    Attributes
-    ----------
-    bound : BoundModel
-    sd : ndarray, shape (S, m)
-    """
-
-    bound: BoundModel
-    sd: np.ndarray
-
-    def log_likelihood(self, phi: np.ndarray) -> np.ndarray:
-        """Log-likelihood; see `IndividualTarget`."""
-        return self.expansions(phi)[0]
-
-    def log_likelihood_and_gradient(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log-likelihood and gradient; see `IndividualTarget`."""
-        return self.expansions(phi)[:2]
-
-    def gauss_newton(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Expansion at one point per subject; see `IndividualTarget`."""
-        ll, gradient, information = self.expansions(phi[:, None])
-        return ll[:, 0], gradient[:, 0], information[:, 0]
-
-    def expansions(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Expansion at many points per subject; see `ExpandableTarget`."""
-        terms = residual_terms(self.bound, phi)
-        sd = self.sd[:, None]
-        with np.errstate(all="ignore"):  # a failed row may hold anything; its status says so
-            z = terms.residual / sd
-            scaled = terms.slope / sd[..., None]
-            ll = -0.5 * (z**2).sum(axis=2) - np.log(sd).sum(axis=2)
-            ll -= (0.5 * terms.n_observed * LOG_2PI + terms.log_jacobian)[:, None]
-            gradient = (scaled * z[..., None]).sum(axis=2)
-            information = np.swapaxes(scaled, 2, 3) @ scaled
-        failed = (terms.status != 0) | ~np.isfinite(ll) | ~np.isfinite(gradient).all(axis=2)
-        return (
-            np.where(failed, -np.inf, ll),
-            np.where(failed[..., None], 0.0, gradient),
-            np.where(failed[..., None, None], 0.0, information),
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +133,7 @@ class ConditionalFirstOrderLikelihood:
         EmpiricalBayes
         """
         mu = self.population.unpack(x)[0]
-        return self._settle(x, FrozenErrorTarget(self.target, _typical(self.target, mu).sd[:, 0])).modes
+        return self._settle(x, freeze_error(self.target, _typical(self.target, mu).sd[:, 0])).modes
 
     def _settle(self, x: np.ndarray, frozen: FrozenErrorTarget) -> Settled:
         settled = settle(frozen, *self.population.unpack(x), self._memory.get("u"))
@@ -199,7 +156,7 @@ class ConditionalFirstOrderLikelihood:
         mu, factor = self.population.unpack(x)
         typical = _typical(self.target, mu)
         sd, sd_slope = typical.sd[:, 0], typical.sd_slope[:, 0]
-        frozen = FrozenErrorTarget(self.target, sd)
+        frozen = freeze_error(self.target, sd)
         settled = self._settle(x, frozen)
         found, shape = settled.modes, settled.shape
         term = determinant(shape.around, factor)
@@ -208,13 +165,14 @@ class ConditionalFirstOrderLikelihood:
         dmu, dfactor, response = total_gradient(shape, term, factor, found.u)
         # The typical SDs move with mu too: directly, through the determinant, and through the mode.
         at_mode = residual_terms(self.target, found.phi[:, None])
-        e, F = at_mode.residual[:, 0], at_mode.slope[:, 0]
+        F = at_mode.slope[:, 0]
         inverse = np.linalg.inv(np.eye(factor.shape[1]) + factor.T @ term.curvature @ factor)
         with np.errstate(all="ignore"):
             spread = F @ factor
             leverage = ((spread @ inverse) * spread).sum(axis=2)
             shift = (spread * response[:, None]).sum(axis=2)
-            by_sd = -2.0 * (e**2 / sd**2 - 1.0) / sd - 2.0 * (leverage + shift * e) / sd**3
+            motion = frozen.motion(at_mode.residual)
+            by_sd = -2.0 * motion.ds + leverage * motion.dcurvature_ds + shift * motion.dh_ds
             # A record that was not observed has an SD of 1 that never moves.
             dmu = dmu + np.nan_to_num(by_sd[..., None] * sd_slope).sum(axis=1)
         scores = -0.5 * self.population.pullback(dmu, dfactor)

@@ -145,13 +145,20 @@ def _newton(target: ExpandableTarget, mu: np.ndarray, factor: np.ndarray, u: np.
 
 
 def _observed_around(target: ExpandableTarget, phi: np.ndarray, shape: LocalShape) -> np.ndarray:
-    """-d2l/dphi2 at phi, then one step ahead and one behind in every direction: as `LocalShape.around`."""
+    """-d2l/dphi2 at phi, then one step ahead and one behind in every direction: as `LocalShape.around`.
+
+    At phi itself, where it enters the likelihood, of fourth order in the step (Richardson): with residual SDs
+    of 1 % a step is a tenth of an SD, and the curvature of a censored record changes visibly along it.
+    """
     n, d = phi.shape
     arms = PROBE_STEP * np.concatenate([np.eye(d), -np.eye(d)])
     points = (phi[:, None, None] + arms[:, None] + arms[None]).reshape(n, 4 * d * d, d)
     gradient = target.log_likelihood_and_gradient(points)[1].reshape(n, 2 * d, 2 * d, d)
     moved = _symmetric((gradient[:, :, d:] - gradient[:, :, :d]) / (2.0 * PROBE_STEP))
-    return np.concatenate([shape.observed[:, None], moved], axis=1)
+    ahead, behind = np.arange(d), np.arange(d, 2 * d)
+    wide = _symmetric((gradient[:, behind, behind] - gradient[:, ahead, ahead]) / (4.0 * PROBE_STEP))
+    center = (4.0 * shape.observed - wide) / 3.0
+    return np.concatenate([center[:, None], moved], axis=1)
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

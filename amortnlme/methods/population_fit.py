@@ -107,7 +107,8 @@ class PopulationFit:
     omega : ndarray, shape (d, d)
         Covariance of the random effects; zero rows and columns for pooled parameters.
     sigma : mapping of str to float
-        Residual-error SDs (typical values where they vary between subjects), natural scale.
+        Residual-error SDs, and exponents of power models (typical values where they vary between subjects),
+        natural scale.
     parameter_names, random_effects : tuple of str
         Order of the d parameters and of the r random effects.
     x, x_names : packed population parameters, as `BoundPopulation` lays them out.

@@ -2,10 +2,115 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import log_ndtr
 
 LOG_SQRT_2PI = 0.5 * float(np.log(2.0 * np.pi))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CensoredNormal:
+    """Log probability that a normal value lies in an interval, with derivatives by its mean h and SD s.
+
+    Attributes
+    ----------
+    a, b : ndarray
+        Ends in SDs from the mean; 0 where the interval has no such end.
+    at_a, at_b : ndarray
+        Densities phi(a) and phi(b) over the probability; 0 where the interval has no such end.
+    sd : ndarray
+    log_p : ndarray   [nats]
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    at_a: np.ndarray
+    at_b: np.ndarray
+    sd: np.ndarray
+    log_p: np.ndarray
+
+    @property
+    def dh(self) -> np.ndarray:
+        """Derivative by the mean."""
+        return (self.at_a - self.at_b) / self.sd
+
+    @property
+    def ds(self) -> np.ndarray:
+        """Derivative by the SD."""
+        return (self.a * self.at_a - self.b * self.at_b) / self.sd
+
+    @property
+    def curvature(self) -> np.ndarray:
+        """Minus the second derivative by the mean, at least 0: the probability is log-concave in it."""
+        bent = (self.at_b - self.at_a) ** 2 + self.b * self.at_b - self.a * self.at_a
+        return np.maximum(bent, 0.0) / self.sd**2
+
+    @property
+    def dh_ds(self) -> np.ndarray:
+        """Mixed second derivative."""
+        difference, first, second, _ = self._moments()
+        return (difference * (1.0 - first) - second) / self.sd**2
+
+    @property
+    def dcurvature_ds(self) -> np.ndarray:
+        """Derivative of `curvature` by the SD."""
+        difference, first, second, third = self._moments()
+        # d phi(x)/P = phi(x)/P (x^2 + first) ds / s at both ends.
+        bent = 2.0 * difference * (second + difference * first) + third + first**2 - first
+        return (bent / self.sd**2 - 2.0 * self.curvature) / self.sd
+
+    def _moments(self) -> tuple[np.ndarray, ...]:
+        """Differences of x^k phi(x)/P between the ends, k = 0 to 3."""
+        a, b = self.a, self.b
+        return tuple(b**k * self.at_b - a**k * self.at_a for k in range(4))
+
+
+def censored_normal(lower: np.ndarray, upper: np.ndarray, sd: np.ndarray) -> CensoredNormal:
+    """Log probability of an interval, with what its derivatives need.
+
+    Parameters
+    ----------
+    lower, upper : ndarray
+        Ends of the interval minus the mean; infinite for none.
+    sd : ndarray
+
+    Returns
+    -------
+    CensoredNormal
+
+    P = Phi(upper / s) - Phi(lower / s)   (Beal 2001, method M3)
+    """
+    a, b = lower / sd, upper / sd
+    log_p = log_probability(a, b)
+    # Ratios phi/P on the log scale: both underflow together in the tails.
+    at_a = np.where(np.isfinite(a), np.exp(-0.5 * a * a - LOG_SQRT_2PI - log_p), 0.0)
+    at_b = np.where(np.isfinite(b), np.exp(-0.5 * b * b - LOG_SQRT_2PI - log_p), 0.0)
+    a, b = np.where(np.isfinite(a), a, 0.0), np.where(np.isfinite(b), b, 0.0)
+    return CensoredNormal(a, b, at_a, at_b, sd, log_p)
+
+
+def interval_ends(y: np.ndarray, censoring: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the intervals in which censored values lie.
+
+    Parameters
+    ----------
+    y : ndarray
+        Quantification limit.
+    censoring : ndarray of int
+        1 below y, -1 above y.
+    limit : ndarray
+        Other end; NaN for none.
+
+    Returns
+    -------
+    lower, upper : ndarray
+        Infinite for none.
+    """
+    below = censoring > 0
+    lower = np.where(below, np.where(np.isnan(limit), -np.inf, limit), y)
+    return lower, np.where(below, y, np.where(np.isnan(limit), np.inf, limit))
 
 
 def censored_log_density(
@@ -32,8 +137,6 @@ def censored_log_density(
     columns : tuple of ndarray, each (..., m), modified in place
         Log density, d/dh, d/ds, and the information in (h, h), (h, s), (s, s), with h the mean on the error
         scale.
-
-    P = Phi((upper - h)/s) - Phi((lower - h)/s)   (Beal 2001, method M3)
     """
     shape = columns[0].shape
     where = np.broadcast_to(np.asarray(censoring) != 0, shape)
@@ -44,27 +147,16 @@ def censored_log_density(
     spread = np.broadcast_to(s, shape)[where]
     if is_log_scale:
         edge, other, h = np.log(edge), np.log(other), np.log(h)
-    below = side > 0
-    lower = np.where(below, np.where(np.isnan(other), -np.inf, other), edge)
-    upper = np.where(below, edge, np.where(np.isnan(other), np.inf, other))
-    a, b = (lower - h) / spread, (upper - h) / spread
-    log_p = log_probability(a, b)
-    # Ratios phi/P on the log scale: both underflow together in the tails.
-    at_a = np.where(np.isfinite(a), np.exp(-0.5 * a * a - LOG_SQRT_2PI - log_p), 0.0)
-    at_b = np.where(np.isfinite(b), np.exp(-0.5 * b * b - LOG_SQRT_2PI - log_p), 0.0)
-    a, b = np.where(np.isfinite(a), a, 0.0), np.where(np.isfinite(b), b, 0.0)
-    dh = (at_a - at_b) / spread
-    ds = (a * at_a - b * at_b) / spread
-    # Curvature of log P along z = (edge - h)/s is at most 0 (P is log-concave); its negative is the
-    # information.
-    curvature = np.maximum((at_b - at_a) ** 2 + b * at_b - a * at_a, 0.0)
-    single = np.where(at_a > 0.0, a, b) * (np.isinf(lower) | np.isinf(upper))
-    # One-sided: z moves by -(dh + z ds)/s. Two-sided: the outer product of the score.
+    lower, upper = interval_ends(edge, side, other)
+    law = censored_normal(lower - h, upper - h, spread)
+    dh, ds, curvature = law.dh, law.ds, law.curvature
+    single = np.where(law.at_a > 0.0, law.a, law.b) * (np.isinf(lower) | np.isinf(upper))
+    # One-sided: z = (edge - h)/s moves by -(dh + z ds)/s. Two-sided: the outer product of the score.
     two_sided = np.isfinite(lower) & np.isfinite(upper)
-    ihh = np.where(two_sided, dh * dh, curvature / spread**2)
-    ihs = np.where(two_sided, dh * ds, single * curvature / spread**2)
-    iss = np.where(two_sided, ds * ds, single**2 * curvature / spread**2)
-    for column, values in zip(columns, (log_p, dh, ds, ihh, ihs, iss), strict=True):
+    ihh = np.where(two_sided, dh * dh, curvature)
+    ihs = np.where(two_sided, dh * ds, single * curvature)
+    iss = np.where(two_sided, ds * ds, single**2 * curvature)
+    for column, values in zip(columns, (law.log_p, dh, ds, ihh, ihs, iss), strict=True):
         column[where] = values
 
 

@@ -1,12 +1,16 @@
 """Residual-error models: y = f + sd(f) eps, or log y = log f + s eps, with censoring (M3) and derivatives.
 
-All sigma parameters are standard deviations on the natural scale.
+The sigma parameters are standard deviations on the natural scale, and exponents where sd grows with a power
+of f.
+
+Every sd is even in f. At f = 0, where sd may have a cusp, its slope is given as 0, the mean of its two sides:
+a prediction that is 0 whatever the parameters (before the first dose) has no slope by them either.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,6 +57,11 @@ class AbstractErrorModel(ABC):
     @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Names of the residual-error parameters, in the order of the columns of sigma."""
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Those of `names` that are exponents of the prediction, not SDs."""
+        return ()
 
     @property
     def is_log_scale(self) -> bool:
@@ -287,16 +296,58 @@ class Proportional(AbstractErrorModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Power(AbstractErrorModel):
+    """y = f + b |f|^c eps.
+
+    Attributes
+    ----------
+    b : str
+        Name of the SD parameter: the SD where |f| is 1 [observation units^(1 - c)]. A prediction of exactly 0
+        has no density; use Combined for data with samples before the first dose.
+    c : str
+        Name of the exponent [1]; 0 makes the error additive, 1 proportional.
+    """
+
+    b: str
+    c: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the residual-error parameters."""
+        return (self.b, self.c)
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Those of `names` that are exponents."""
+        return (self.c,)
+
+    def sd_with_derivatives(
+        self, f: np.ndarray, sigma: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
+        b = sigma[..., 0:1]
+        size, size_df, size_dc = _power(f, sigma[..., 1:2])
+        return b * size, b * size_df, np.stack([size, b * size_dc], axis=-1)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        return {"kind": "power", "b": self.b, "c": self.c}
+
+
+@dataclass(frozen=True, slots=True)
 class Combined(AbstractErrorModel):
-    """Additive plus proportional error.
+    """Additive error plus one that is proportional to the prediction or to a power of it.
 
     Attributes
     ----------
     a, b : str
-        Names of the additive SD [observation units] and the relative SD [1].
+        Names of the additive SD [observation units] and the relative SD [1]; with an exponent the SD where
+        |f| is 1 [observation units^(1 - c)].
     convention : str
-        "variance": sd^2 = a^2 + (b f)^2, two independent errors (Y = F + F*EPS(1) + EPS(2); combined2 of
-        Monolix). "sd": sd = a + b |f| (combined1 of Monolix).
+        "variance": sd^2 = a^2 + (b |f|^c)^2, two independent errors (Y = F + F*EPS(1) + EPS(2); combined2 of
+        Monolix). "sd": sd = a + b |f|^c (combined1 of Monolix).
+    c : str or None
+        Name of the exponent [1]; None fixes it at 1.
 
     Raises
     ------
@@ -307,6 +358,7 @@ class Combined(AbstractErrorModel):
     a: str
     b: str
     convention: str = "variance"
+    c: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown conventions."""
@@ -314,28 +366,42 @@ class Combined(AbstractErrorModel):
             raise ModelError(
                 "E_MODEL_ERROR_CONVENTION",
                 f"Combined has the convention {self.convention!r}. Allowed: 'variance' (sd^2 = a^2 + (b "
-                "f)^2) and 'sd' (sd = a + b |f|).",
+                "|f|^c)^2) and 'sd' (sd = a + b |f|^c).",
             )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the residual-error parameters."""
-        return (self.a, self.b)
+        return (self.a, self.b, *self.exponents)
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Those of `names` that are exponents."""
+        return () if self.c is None else (self.c,)
 
     def sd_with_derivatives(
         self, f: np.ndarray, sigma: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residual SD; see `AbstractErrorModel.sd_with_derivatives`."""
         a, b = sigma[..., 0:1], sigma[..., 1:2]
-        size = np.abs(f)
+        if self.c is None:
+            size, size_df, by_c = np.abs(f), np.sign(f), []
+        else:
+            size, size_df, size_dc = _power(f, sigma[..., 2:3])
+            by_c = [size_dc]
         if self.convention == "sd":
-            return a + b * size, b * np.sign(f), np.stack([np.ones_like(f), size], axis=-1)
-        sd = np.hypot(a, b * f)
-        return sd, b * b * f / sd, np.stack([a / sd, b * f * f / sd], axis=-1)
+            by_sigma = [np.ones_like(f), size, *(b * slope for slope in by_c)]
+            return a + b * size, b * size_df, np.stack(by_sigma, axis=-1)
+        sd = np.hypot(a, b * size)
+        by_size = b * b * size / sd
+        by_sigma = [a / sd, b * size * size / sd, *(by_size * slope for slope in by_c)]
+        return sd, by_size * size_df, np.stack(by_sigma, axis=-1)
 
     def to_config(self) -> dict[str, Any]:
         """Return a JSON-able description."""
-        return {"kind": "combined", "a": self.a, "b": self.b, "convention": self.convention}
+        config = {"kind": "combined", "a": self.a, "b": self.b, "convention": self.convention}
+        # Without an exponent the description stays what it was before there were any: it enters fingerprints.
+        return config if self.c is None else {**config, "c": self.c}
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +441,15 @@ class LogNormal(AbstractErrorModel):
         return {"kind": "lognormal", "s": self.s}
 
 
+def _power(f: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """|f|^c with its derivatives by f and c, both 0 at f = 0."""
+    with np.errstate(divide="ignore"):  # a negative exponent at f = 0: infinite, hence no density
+        size = np.abs(f) ** c
+    moves = np.abs(f) > 0.0
+    at = np.where(moves, f, 1.0)
+    return size, np.where(moves, c * size / at, 0.0), np.where(moves, size * np.log(np.abs(at)), 0.0)
+
+
 def error_model_from_config(config: dict[str, Any]) -> AbstractErrorModel:
     """Rebuild an error model from `AbstractErrorModel.to_config`.
 
@@ -391,10 +466,18 @@ def error_model_from_config(config: dict[str, Any]) -> AbstractErrorModel:
     ModelError
         E_MODEL_CONFIG for an unknown kind or unknown keys.
     """
-    kinds = {"additive": Additive, "proportional": Proportional, "combined": Combined, "lognormal": LogNormal}
+    kinds = {
+        "additive": Additive,
+        "proportional": Proportional,
+        "power": Power,
+        "combined": Combined,
+        "lognormal": LogNormal,
+    }
     options = {key: value for key, value in config.items() if key != "kind"}
     kind = kinds.get(config.get("kind", ""))
-    if kind is None or set(options) != set(kind.__dataclass_fields__):
+    fields = {} if kind is None else kind.__dataclass_fields__
+    needed = {name for name, field in fields.items() if field.default is MISSING}
+    if kind is None or not needed <= set(options) <= set(fields):
         raise ModelError(
             "E_MODEL_CONFIG",
             f"the stored error model {config!r} is not understood. Allowed kinds: {', '.join(kinds)}.",

@@ -32,7 +32,7 @@ class Parameter:
     text : str
         What it means, in a few words.
     role : str
-        "structural" (enters the dynamics or an output) or "error" (a residual-error SD).
+        "structural" (enters the dynamics or an output) or "error" (of an error model: an SD, or an exponent).
 
     Raises
     ------

@@ -382,6 +382,13 @@ def _sigma_columns(parameters: ParameterSpace, output: str, model: AbstractError
                 f"the error model of output {output!r} uses {name!r}, which is not a parameter with "
                 "role='error'. Declare it, with a unit and a transform.",
             )
+        unit = parameters.parameters[parameters.index(name)].unit
+        if name in model.exponents and unit != "1":
+            raise ModelError(
+                "E_MODEL_ERROR_PARAMETER",
+                f"{name!r} is an exponent in the error model of output {output!r}, but its unit is {unit!r}. "
+                "An exponent has no dimension: give the unit '1'.",
+            )
     return parameters.indices(model.names)
 
 

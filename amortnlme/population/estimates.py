@@ -15,8 +15,8 @@ class Estimate:
         E.g. "ka", "beta_V_weight", "omega_ka", "corr_ke_V", "iov_ke", "a".
     kind : {"theta", "beta", "omega_sd", "omega_corr", "iov_sd", "iov_corr", "sigma"}
     scale : str
-        "natural" (typical values and residual SDs, in `unit`), "phi" (coefficients and SDs of random effects,
-        on the unconstrained scale) or "correlation".
+        "natural" (typical values and residual-error parameters, in `unit`), "phi" (coefficients and SDs of
+        random effects, on the unconstrained scale) or "correlation".
     unit : str
     value : float
     se : float or None

@@ -24,7 +24,7 @@ _GROUPS = (
     ("omega_corr", "Correlations of random effects"),
     ("iov_sd", "Between occasions, SD on the estimation scale"),
     ("iov_corr", "Correlations between occasions"),
-    ("sigma", "Residual error, SD"),
+    ("sigma", "Residual error"),
 )
 OFV_WORDS = {
     "importance_sampling": "exact likelihood, importance sampling",

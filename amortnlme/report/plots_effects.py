@@ -226,7 +226,7 @@ def estimates_across_fits(labels: Sequence[str], estimates: Sequence[Sequence[Es
     Returns
     -------
     matplotlib.figure.Figure
-        Typical values, covariate effects, random-effect SDs and residual SDs that at least one fit has.
+        Typical values, covariate effects, random-effect SDs and error parameters that at least one fit has.
     """
     shown: dict[str, str] = {}
     for rows in estimates:

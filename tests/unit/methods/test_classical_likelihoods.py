@@ -8,8 +8,12 @@ import pytest
 from reference.quadrature import minus_two_log_likelihood, read_theophylline
 from reference.slow_laplace import minus_two_log_likelihoods
 
+from amortnlme.core.errors import CapabilityError
 from amortnlme.data.bundled import load_bundled
+from amortnlme.data.limits import censor
+from amortnlme.methods.classical import Fo
 from amortnlme.methods.first_order_likelihood import ConditionalFirstOrderLikelihood, FirstOrderLikelihood
+from amortnlme.methods.fit import fit
 from amortnlme.methods.laplace_likelihood import LaplaceLikelihood
 from amortnlme.methods.quadrature_likelihood import QuadratureLikelihood
 from amortnlme.model.error_model import Additive, Combined, LogNormal
@@ -31,8 +35,11 @@ POINTS = (
 )
 
 
+LLOQ = 4.0
+
+
 @cache
-def _bound(error: str):
+def _bound(error: str, lloq: float = -np.inf):
     model = load_model("one_compartment_oral")
     output, parameters = model.outputs[0], list(model.parameters.parameters)
     errors = {"additive": Additive("a"), "combined": Combined("a", "b", "sd"), "lognormal": LogNormal("a")}
@@ -45,7 +52,7 @@ def _bound(error: str):
         outputs=(Output(output.name, output.unit, output.fn, errors[error]),),
         prior=NormalPrior(np.zeros(d), np.ones(d)),
     )
-    return model.bind(DATASET)
+    return model.bind(censor(DATASET, lloq) if np.isfinite(lloq) else DATASET)
 
 
 def _population(error: str, structure: str = "diagonal", covariates=()):
@@ -69,18 +76,43 @@ OBJECTIVES = {
 }
 
 
+def _assert_equal_to_slow_code(kind: str, error: str, points, lloq: float = -np.inf) -> None:
+    """The slow code differentiates by differences of fourth order: about 1e-8 relative."""
+    data, population = read_theophylline(), _population(error)
+    for point in points:
+        b = np.exp(point[4]) if error == "combined" else 0.0
+        slow = minus_two_log_likelihoods(
+            data,
+            np.tile(point[:3], (12, 1)),
+            np.diag(point[5:]),
+            np.exp(point[3]),
+            b,
+            observed=kind == "laplace",
+            interaction=kind != "foce",
+            lloq=lloq,
+        )
+        objective = OBJECTIVES[kind](_bound(error, lloq), population)
+        value = objective.value_and_scores(_x(point, error))[0]
+        np.testing.assert_allclose(-2.0 * value, slow, atol=1e-4 / 12)
+
+
 @pytest.mark.parametrize("error", ["additive", "combined"])
 @pytest.mark.parametrize("kind", ["focei", "laplace"])
 def test_focei_and_laplace_equal_slow_code_at_five_points(kind, error):
-    """The slow code differentiates by differences of fourth order: about 1e-8 relative."""
-    data, population = read_theophylline(), _population(error)
-    for point in POINTS:
-        b = np.exp(point[4]) if error == "combined" else 0.0
-        mu, factor = np.tile(point[:3], (12, 1)), np.diag(point[5:])
-        slow = minus_two_log_likelihoods(data, mu, factor, np.exp(point[3]), b, observed=kind == "laplace")
-        objective = OBJECTIVES[kind](_bound(error), population)
-        value = objective.value_and_scores(_x(point, error))[0]
-        np.testing.assert_allclose(-2.0 * value, slow, atol=1e-4 / 12)
+    _assert_equal_to_slow_code(kind, error, POINTS)
+
+
+@pytest.mark.parametrize("lloq", [-np.inf, LLOQ])
+def test_foce_equals_slow_code_with_and_without_censoring(lloq):
+    _assert_equal_to_slow_code("foce", "combined", POINTS[:3], lloq)
+
+
+@pytest.mark.parametrize("kind", ["focei", "laplace"])
+def test_focei_and_laplace_equal_slow_code_when_a_third_is_censored(kind):
+    bound = _bound("combined", LLOQ)
+    assert bound.censoring is not None
+    assert np.mean(bound.censoring[bound.observed]) == pytest.approx(1 / 3, abs=0.1)
+    _assert_equal_to_slow_code(kind, "combined", POINTS[:2], LLOQ)
 
 
 def test_quadrature_equals_an_independent_quadrature():
@@ -105,6 +137,12 @@ def test_foce_equals_focei_when_the_residual_sd_is_constant():
     np.testing.assert_allclose(without[1], with_interaction[1], atol=1e-6 * np.abs(without[1]).max())
 
 
+def _differences(objective, x: np.ndarray) -> np.ndarray:
+    h = 1e-4
+    ends = [[objective.value_and_scores(x + s * h * e)[0].sum() for s in (1, -1)] for e in np.eye(len(x))]
+    return np.array([(ahead - behind) / (2 * h) for ahead, behind in ends])
+
+
 @pytest.mark.parametrize("error", ["additive", "combined", "lognormal"])
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_total_gradient_equals_differences_of_the_value(kind, error):
@@ -119,15 +157,38 @@ def test_total_gradient_equals_differences_of_the_value(kind, error):
     x[population.chol_diagonal] = POINTS[0][5:]
     objective = OBJECTIVES[kind](_bound(error), population)
     gradient = objective.value_and_scores(x)[1].sum(axis=0)
-    h = 1e-4
-    numeric = np.array(
-        [
-            (objective.value_and_scores(x + h * e)[0].sum() - objective.value_and_scores(x - h * e)[0].sum())
-            / (2 * h)
-            for e in np.eye(population.n_x)
-        ]
-    )
+    numeric = _differences(objective, x)
     np.testing.assert_allclose(gradient, numeric, atol=2e-5 * np.abs(numeric).max())
+
+
+CENSORING = {"below": (1, np.nan), "above": (-1, np.nan), "interval": (1, 1e-3)}
+
+
+@pytest.mark.parametrize("error", ["combined", "lognormal"])
+@pytest.mark.parametrize("case", CENSORING)
+def test_total_gradient_of_foce_equals_differences_when_data_are_censored(case, error):
+    """Differences of the value as above. Low records are censored below, the peaks above."""
+    side, limit = CENSORING[case]
+    bound = _bound(error)
+    bad = bound.y < LLOQ if side > 0 else bound.y > 8.0
+    censoring = np.where(bad & bound.observed, side, 0)
+    bound = replace(bound, censoring=censoring, limit=np.where(censoring != 0, limit, np.nan))
+    population = _population(error, "full")
+    x = np.zeros(population.n_x)
+    x[: population.d] = POINTS[0][: population.d]
+    x[population.chol_slice] = 0.05
+    x[population.chol_diagonal] = POINTS[0][5:]
+    objective = ConditionalFirstOrderLikelihood(bound, population)
+    gradient = objective.value_and_scores(x)[1].sum(axis=0)
+    numeric = _differences(objective, x)
+    np.testing.assert_allclose(gradient, numeric, atol=2e-5 * np.abs(numeric).max())
+
+
+def test_fo_refuses_censored_observations_and_says_why():
+    population = PopulationModel(random_effects=RandomEffects(("ka", "ke", "V")))
+    with pytest.raises(CapabilityError, match="one dimension for each") as caught:
+        fit(censor(DATASET, LLOQ), population, Fo(), model=load_model("one_compartment_oral"))
+    assert caught.value.code == "E_FIT_CENSORED"
 
 
 def test_a_subject_that_cannot_be_solved_gets_no_support_and_no_gradient():

@@ -15,6 +15,7 @@ from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnin
 from amortnlme.methods.base import FitProblem
 from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes
+from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
 from amortnlme.methods.local_search import PopulationObjective
 from amortnlme.methods.maximize import maximize
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
@@ -24,7 +25,7 @@ from amortnlme.methods.stopwatch import Stopwatch
 from amortnlme.model.bound import BoundModel
 
 START_STREAM, REFEREE_STREAM = 0, 1
-STANDARD_ERRORS = ("hessian", "scores", "sandwich")
+STANDARD_ERRORS = ("hessian", "scores", "sandwich", "linearization")
 
 
 class ModalObjective(PopulationObjective, Protocol):
@@ -43,8 +44,9 @@ class LikelihoodOptions:
     ----------
     starts : int
         Starting points: the first from individual fits under the model's prior, the others around it.
-    standard_errors : {"hessian", "scores", "sandwich"}
-        From the observed information R, from the scores S (sum_i s_i s_i'), or R^-1 S R^-1.
+    standard_errors : {"hessian", "scores", "sandwich", "linearization"}
+        From the observed information R, from the scores S (sum_i s_i s_i'), R^-1 S R^-1, or from the expected
+        information of the model linearized at the conditional modes (see `linearization.py`).
     referee_points, referee_replicates : int
         Nodes per subject and replicate, and replicates, of the importance-sampled -2 log-likelihood at the
         estimates; with 0 points `ofv` is the method's own criterion.
@@ -71,7 +73,8 @@ class LikelihoodOptions:
         if self.standard_errors not in STANDARD_ERRORS:
             raise UsageError(
                 "E_FIT_OPTION",
-                f"standard_errors is {self.standard_errors!r}. Allowed: {', '.join(STANDARD_ERRORS)}.",
+                f"standard_errors is {self.standard_errors!r}. Allowed for maximizing methods: "
+                f"{', '.join(STANDARD_ERRORS)}.",
             )
 
 
@@ -104,12 +107,16 @@ def fit_likelihood(
     ------
     UsageError
         E_FIT_NEEDS_DATASET.
+    CapabilityError
+        E_FIT_CENSORED, E_FIT_LINEARIZATION: see `refuse_linearization`.
     """
     from threadpoolctl import threadpool_limits
 
     bound, model = problem.bound_model, problem.model
     if not isinstance(bound, BoundModel) or model is None:
         raise UsageError("E_FIT_NEEDS_DATASET", f"method {kind!r} needs a dataset and a model.")
+    if options.standard_errors == "linearization":
+        refuse_linearization(bound, problem.bound_population)
     watch = Stopwatch()
     # Matrices here are tiny: BLAS threads would only wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
@@ -121,6 +128,11 @@ def fit_likelihood(
             best = _with_standard_errors(best, objective, options.standard_errors)
         with watch("individuals"):
             modes = objective.modes(best.x)
+            if options.standard_errors == "linearization" and best.covariance is not None:
+                covariance, warnings = linearized_covariance(
+                    bound, problem.bound_population, best.x, modes.phi
+                )
+                best = replace(best, covariance=covariance, warnings=[*best.warnings, *warnings])
         return _finished(kind, problem, bound, best, objective, modes, options, provenance, watch)
 
 
@@ -144,7 +156,7 @@ def _search(
 
 
 def _with_standard_errors(best: Optimum, objective: PopulationObjective, kind: str) -> Optimum:
-    if kind == "hessian" or best.covariance is None:
+    if kind in ("hessian", "linearization") or best.covariance is None:
         return best
     scores = objective.value_and_scores(best.x)[1]
     outer = scores.T @ scores

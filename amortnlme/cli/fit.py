@@ -206,6 +206,8 @@ def show_fit(result: PopulationFit) -> None:
         for name, value in zip(result.random_effects, result.eta_shrinkage, strict=True)
     )
     say(f"eta shrinkage: {shrinkage}; {result.n_subjects} subjects, {result.n_observations} observations")
+    if result.covariance is not None:
+        say(f"condition number of the correlation matrix of the estimates: {result.condition_number:.1f}")
     say(f"{result.status.value}: {result.status.sentence}")
     for warning in result.warnings:
         say(warning)

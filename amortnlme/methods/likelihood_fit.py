@@ -15,6 +15,7 @@ from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnin
 from amortnlme.methods.base import FitProblem
 from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes
+from amortnlme.methods.identifiability import unidentified
 from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
 from amortnlme.methods.local_search import PopulationObjective
 from amortnlme.methods.maximize import maximize
@@ -22,7 +23,9 @@ from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import referee
 from amortnlme.methods.refine import Optimum
 from amortnlme.methods.stopwatch import Stopwatch
+from amortnlme.methods.support import support_warning
 from amortnlme.model.bound import BoundModel
+from amortnlme.population.bound_population import BoundPopulation
 
 START_STREAM, REFEREE_STREAM = 0, 1
 STANDARD_ERRORS = ("hessian", "scores", "sandwich", "linearization")
@@ -128,6 +131,7 @@ def fit_likelihood(
             best = _with_standard_errors(best, objective, options.standard_errors)
         with watch("individuals"):
             modes = objective.modes(best.x)
+            best = _identified(best, objective, bound, problem.bound_population, modes)
             if options.standard_errors == "linearization" and best.covariance is not None:
                 covariance, warnings = linearized_covariance(
                     bound, problem.bound_population, best.x, modes.phi
@@ -169,6 +173,24 @@ def _with_standard_errors(best: Optimum, objective: PopulationObjective, kind: s
         )
         return replace(best, warnings=[*best.warnings, warning])
     return replace(best, covariance=np.linalg.inv(outer))
+
+
+def _identified(
+    best: Optimum,
+    objective: PopulationObjective,
+    bound: BoundModel,
+    population: BoundPopulation,
+    modes: EmpiricalBayes,
+) -> Optimum:
+    """Withdraw an optimum that is one of many; one on the boundary has no standard errors to withdraw."""
+    told = any(text.startswith("[W_FIT_INFORMATION]") for text in best.warnings)
+    if told or best.status in (FitStatus.FAILED, FitStatus.BOUNDARY):
+        return best
+    scores = objective.value_and_scores(best.x)[1]
+    found = unidentified(scores, bound, population, best.x, modes.phi)
+    if not found:
+        return best
+    return replace(best, covariance=None, status=FitStatus.NOT_CONVERGED, warnings=[*found, *best.warnings])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,6 +249,11 @@ def _finished(
     watch: Stopwatch,
 ) -> PopulationFit:
     own = -2.0 * objective.value_and_scores(best.x)[0]
+    population = problem.bound_population
+    lost = ~np.isfinite(own)
+    why = []
+    if lost.any():
+        why = [support_warning(bound, population.subject_ids, population.unpack(best.x)[0], lost)]
     with watch("referee"):
         value = _value(kind, problem, bound, best, own, modes, options)
     quality = FitQuality(
@@ -251,7 +278,7 @@ def _finished(
         ofv_kind=value.ofv_kind,
         ofv_individual=value.individual,
         quality=quality,
-        warnings=[*best.warnings, *_warnings(problem.bound_population.subject_ids, modes, value)],
+        warnings=[*why, *best.warnings, *_warnings(population.subject_ids, modes, value)],
         trace=best.trace,
         seconds=watch.seconds,
         options=provenance,

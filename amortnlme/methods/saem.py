@@ -15,7 +15,8 @@ from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.data_start import data_starts, individual_moments
 from amortnlme.methods.ebe import EmpiricalBayes, better_modes, find_ebe
 from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
-from amortnlme.methods.information import invert_information
+from amortnlme.methods.identifiability import information_warning, unidentified
+from amortnlme.methods.information import SINGULAR, invert_information, weak_entries
 from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
 from amortnlme.methods.local_search import (
     information_at,
@@ -29,6 +30,7 @@ from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import Verdict, referee
 from amortnlme.methods.saem_search import SaemPath, run_saem
 from amortnlme.methods.stopwatch import Stopwatch
+from amortnlme.methods.support import support_warning
 from amortnlme.model.bound import BoundModel
 from amortnlme.population.bound_population import BoundPopulation
 
@@ -200,7 +202,10 @@ class Saem(AbstractMethod):
             )
         if not np.isfinite(verdict.ofv):
             status = FitStatus.FAILED
-            warnings.append("[W_FIT_NO_SUPPORT] the likelihood is zero for at least one subject.")
+            bound, population = problem.bound_model, problem.bound_population
+            assert isinstance(bound, BoundModel)
+            mu, lost = population.unpack(ending.x)[0], ~np.isfinite(verdict.ofv_individual)
+            warnings.insert(0, support_warning(bound, population.subject_ids, mu, lost))
         quality = FitQuality(
             ess=verdict.ess,
             pareto_k=verdict.pareto_k,
@@ -264,7 +269,8 @@ def _ending(
     """Information, distance to the optimum and vanishing variances, from importance sampling at the end."""
     x = path.x
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
-    guide, _ = place_guide(bound, *population.unpack(x), None)
+    mu, factor = population.unpack(x)
+    guide, u = place_guide(bound, mu, factor, None)
     objective = GuidedLikelihood(bound, population, guide, base)
     value, gradient = negative_value_and_gradient(objective, x)
     if not np.isfinite(value):
@@ -273,14 +279,13 @@ def _ending(
     scale = rough_scale(scores.T @ scores + np.diag(1e-3 + 0.05 * (scores**2).sum(axis=0)))
     pinned = vanishing_effects(objective, population, x)
     free = np.setdiff1d(np.arange(population.n_x), pinned)
+    if not pinned and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
+        return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, found)
     information = information_at(objective, x, scale, free)
     covariance = invert_information(information)
     if covariance is None:
-        warning = (
-            "[W_FIT_INFORMATION] the observed information is not positive definite: some parameter is not "
-            "identified by these data. No standard errors are given; remove covariate effects or random "
-            "effects."
-        )
+        weak = [population.names[free[k]] for k in weak_entries(information, SINGULAR)]
+        warning = information_warning(weak)
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, [warning])
     distance = float(np.max(np.abs(covariance @ gradient[free]) / np.sqrt(np.diagonal(covariance))))
     warnings, status = [], FitStatus.CONVERGED

@@ -61,7 +61,11 @@ def run(
     ] = None,
     standard_errors: Annotated[
         str | None,
-        typer.Option("--standard-errors", help="hessian, scores or sandwich (fo to agq)."),
+        typer.Option(
+            "--standard-errors",
+            help="hessian, scores, sandwich or linearization (fo to agq); importance, louis or linearization "
+            "(saem).",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the fit.")] = None,
     seed: Seed = 0,
@@ -100,13 +104,13 @@ class _Options:
             raise UsageError(
                 "E_USAGE_METHOD", f"method {self.method!r} is unknown. Allowed: {', '.join(METHODS)}."
             )
-        maximizers = ("fo", "foce", "focei", "laplace", "agq")
+        classical = ("fo", "foce", "focei", "laplace", "agq", "saem")
         for flag, value, owners in (
             ("--correction", self.correction, ("amortized",)),
             ("--estimator", self.estimator, ("amortized",)),
             ("--data", self.data, ("amortized",)),
             ("--nodes", self.nodes, ("agq",)),
-            ("--standard-errors", self.standard_errors, maximizers),
+            ("--standard-errors", self.standard_errors, classical),
         ):
             if value is not None and self.method not in owners:
                 raise UsageError(
@@ -148,9 +152,9 @@ def _classical(options: _Options) -> AbstractMethod:
     from amortnlme.methods.saem import Saem
 
     starts = 1 if options.starts is None else options.starts
-    errors = options.standard_errors or "hessian"
     if options.method == "saem":
-        return Saem(starts=starts)
+        return Saem(starts=starts, standard_errors=options.standard_errors or Saem().standard_errors)
+    errors = options.standard_errors or "hessian"
     if options.method == "agq":
         nodes = Quadrature().n_nodes if options.nodes is None else options.nodes
         return Quadrature(n_nodes=nodes, starts=starts, standard_errors=errors)
@@ -209,6 +213,8 @@ def show_fit(result: PopulationFit) -> None:
         for name, value in zip(result.random_effects, result.eta_shrinkage, strict=True)
     )
     say(f"eta shrinkage: {shrinkage}; {result.n_subjects} subjects, {result.n_observations} observations")
+    if result.covariance is not None:
+        say(f"condition number of the correlation matrix of the estimates: {result.condition_number:.1f}")
     say(f"{result.status.value}: {result.status.sentence}")
     for warning in result.warnings:
         say(warning)

@@ -12,12 +12,15 @@ import numpy as np
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.base import FitProblem
 from amortnlme.methods.ebe import EmpiricalBayes
+from amortnlme.methods.information import condition_number, correlation_of_estimates, weak_entries
 from amortnlme.methods.iwres import eps_shrinkage
 from amortnlme.methods.population_fit import FitQuality, Individuals, PopulationFit
 from amortnlme.model.bound import BoundModel
 
 PARETO_K_LIMIT = 0.7
 ESS_LIMIT = 10.0
+#: Condition number of the correlation matrix of the estimates above which PsN flags a fit.
+CONDITION_LIMIT = 1000.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +126,7 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
         eta_shrinkage=shrinkage,
         eps_shrinkage=eps,
         quality=solution.quality,
-        warnings=tuple(solution.warnings),
+        warnings=(*solution.warnings, *_condition_warnings(population.names, solution.covariance)),
         trace=tuple(solution.trace),
         provenance=_provenance(problem, solution.options),
         seconds=dict(solution.seconds),
@@ -142,6 +145,20 @@ def _n_parameters_random(problem: FitProblem) -> int:
     varies = set(population.random_index.tolist())
     n_beta = sum(int(p) in varies for p in population.covariate_index)
     return n_beta + population.layout.n_entries
+
+
+def _condition_warnings(names: tuple[str, ...], covariance: np.ndarray | None) -> list[str]:
+    if covariance is None or (number := condition_number(covariance)) <= CONDITION_LIMIT:
+        return []
+    correlation = correlation_of_estimates(covariance)
+    weakest = np.linalg.eigvalsh(correlation)[0]
+    involved = weak_entries(correlation, weakest + 1e-12)
+    text = ", ".join(names[k].removeprefix("theta_") for k in involved)
+    return [
+        f"[W_FIT_CONDITION] the condition number of the correlation matrix of the estimates is {number:.3g} "
+        f"(above {CONDITION_LIMIT:.0f}, the limit of PsN): the data hardly tell {text} apart. Simplify the "
+        "model."
+    ]
 
 
 def importance_warnings(ids: Sequence[str], ess: np.ndarray, pareto_k: np.ndarray) -> list[str]:

@@ -45,7 +45,13 @@ def to_dict(fit: PopulationFit) -> dict[str, Any]:
         "estimates": [asdict(row) for row in fit.estimates],
         "omega": _omega(fit),
         "sigma": dict(fit.sigma),
-        "x": {"names": list(fit.x_names), "values": fit.x, "covariance": fit.covariance},
+        "x": {
+            "names": list(fit.x_names),
+            "values": fit.x,
+            "covariance": fit.covariance,
+            "correlation": fit.correlation,
+            "condition_number": fit.condition_number,
+        },
         "ofv": {
             "value": fit.ofv,
             "kind": fit.ofv_kind,

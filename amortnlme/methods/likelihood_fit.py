@@ -15,16 +15,20 @@ from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnin
 from amortnlme.methods.base import FitProblem
 from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes
+from amortnlme.methods.identifiability import unidentified
+from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
 from amortnlme.methods.local_search import PopulationObjective
 from amortnlme.methods.maximize import maximize
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import referee
 from amortnlme.methods.refine import Optimum
 from amortnlme.methods.stopwatch import Stopwatch
+from amortnlme.methods.support import support_warning
 from amortnlme.model.bound import BoundModel
+from amortnlme.population.bound_population import BoundPopulation
 
 START_STREAM, REFEREE_STREAM = 0, 1
-STANDARD_ERRORS = ("hessian", "scores", "sandwich")
+STANDARD_ERRORS = ("hessian", "scores", "sandwich", "linearization")
 
 
 class ModalObjective(PopulationObjective, Protocol):
@@ -43,8 +47,9 @@ class LikelihoodOptions:
     ----------
     starts : int
         Starting points: the first from individual fits under the model's prior, the others around it.
-    standard_errors : {"hessian", "scores", "sandwich"}
-        From the observed information R, from the scores S (sum_i s_i s_i'), or R^-1 S R^-1.
+    standard_errors : {"hessian", "scores", "sandwich", "linearization"}
+        From the observed information R, from the scores S (sum_i s_i s_i'), R^-1 S R^-1, or from the expected
+        information of the model linearized at the conditional modes (see `linearization.py`).
     referee_points, referee_replicates : int
         Nodes per subject and replicate, and replicates, of the importance-sampled -2 log-likelihood at the
         estimates; with 0 points `ofv` is the method's own criterion.
@@ -71,7 +76,8 @@ class LikelihoodOptions:
         if self.standard_errors not in STANDARD_ERRORS:
             raise UsageError(
                 "E_FIT_OPTION",
-                f"standard_errors is {self.standard_errors!r}. Allowed: {', '.join(STANDARD_ERRORS)}.",
+                f"standard_errors is {self.standard_errors!r}. Allowed for maximizing methods: "
+                f"{', '.join(STANDARD_ERRORS)}.",
             )
 
 
@@ -104,12 +110,16 @@ def fit_likelihood(
     ------
     UsageError
         E_FIT_NEEDS_DATASET.
+    CapabilityError
+        E_FIT_CENSORED, E_FIT_LINEARIZATION: see `refuse_linearization`.
     """
     from threadpoolctl import threadpool_limits
 
     bound, model = problem.bound_model, problem.model
     if not isinstance(bound, BoundModel) or model is None:
         raise UsageError("E_FIT_NEEDS_DATASET", f"method {kind!r} needs a dataset and a model.")
+    if options.standard_errors == "linearization":
+        refuse_linearization(bound, problem.bound_population)
     watch = Stopwatch()
     # Matrices here are tiny: BLAS threads would only wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
@@ -121,6 +131,12 @@ def fit_likelihood(
             best = _with_standard_errors(best, objective, options.standard_errors)
         with watch("individuals"):
             modes = objective.modes(best.x)
+            best = _identified(best, objective, bound, problem.bound_population, modes)
+            if options.standard_errors == "linearization" and best.covariance is not None:
+                covariance, warnings = linearized_covariance(
+                    bound, problem.bound_population, best.x, modes.phi
+                )
+                best = replace(best, covariance=covariance, warnings=[*best.warnings, *warnings])
         return _finished(kind, problem, bound, best, objective, modes, options, provenance, watch)
 
 
@@ -144,7 +160,7 @@ def _search(
 
 
 def _with_standard_errors(best: Optimum, objective: PopulationObjective, kind: str) -> Optimum:
-    if kind == "hessian" or best.covariance is None:
+    if kind in ("hessian", "linearization") or best.covariance is None:
         return best
     scores = objective.value_and_scores(best.x)[1]
     outer = scores.T @ scores
@@ -157,6 +173,24 @@ def _with_standard_errors(best: Optimum, objective: PopulationObjective, kind: s
         )
         return replace(best, warnings=[*best.warnings, warning])
     return replace(best, covariance=np.linalg.inv(outer))
+
+
+def _identified(
+    best: Optimum,
+    objective: PopulationObjective,
+    bound: BoundModel,
+    population: BoundPopulation,
+    modes: EmpiricalBayes,
+) -> Optimum:
+    """Withdraw an optimum that is one of many; one on the boundary has no standard errors to withdraw."""
+    told = any(text.startswith("[W_FIT_INFORMATION]") for text in best.warnings)
+    if told or best.status in (FitStatus.FAILED, FitStatus.BOUNDARY):
+        return best
+    scores = objective.value_and_scores(best.x)[1]
+    found = unidentified(scores, bound, population, best.x, modes.phi)
+    if not found:
+        return best
+    return replace(best, covariance=None, status=FitStatus.NOT_CONVERGED, warnings=[*found, *best.warnings])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,6 +249,11 @@ def _finished(
     watch: Stopwatch,
 ) -> PopulationFit:
     own = -2.0 * objective.value_and_scores(best.x)[0]
+    population = problem.bound_population
+    lost = ~np.isfinite(own)
+    why = []
+    if lost.any():
+        why = [support_warning(bound, population.subject_ids, population.unpack(best.x)[0], lost)]
     with watch("referee"):
         value = _value(kind, problem, bound, best, own, modes, options)
     quality = FitQuality(
@@ -239,7 +278,7 @@ def _finished(
         ofv_kind=value.ofv_kind,
         ofv_individual=value.individual,
         quality=quality,
-        warnings=[*best.warnings, *_warnings(problem.bound_population.subject_ids, modes, value)],
+        warnings=[*why, *best.warnings, *_warnings(population.subject_ids, modes, value)],
         trace=best.trace,
         seconds=watch.seconds,
         options=provenance,

@@ -59,7 +59,8 @@ def maximize(
     move, is_observed = np.inf, False
     value, scores = objective.value_and_scores(x)
     if not np.isfinite(value).all():
-        return failed(x, [{"stage": "start", "x": x.tolist(), "objective": None}])
+        # The caller, who knows the model, says which subject and why.
+        return failed(x, [{"stage": "start", "x": x.tolist(), "objective": None}], [])
     scale = _score_scale(scores)
     transform = whitening(_score_information(scores))
     for number in range(MAX_ROUNDS):

@@ -11,6 +11,7 @@ import numpy as np
 
 from amortnlme.core.status import FitStatus
 from amortnlme.methods import fit_document
+from amortnlme.methods.information import condition_number, correlation_of_estimates
 from amortnlme.population.estimates import Estimate
 from amortnlme.population.population_model import PopulationModel
 
@@ -188,6 +189,19 @@ class PopulationFit:
     def n_parameters(self) -> int:
         """Number of estimated population parameters."""
         return len(self.x)
+
+    @property
+    def correlation(self) -> np.ndarray | None:
+        """Correlation matrix of the estimates x, shape (n_x, n_x); None where `covariance` is None."""
+        return None if self.covariance is None else correlation_of_estimates(self.covariance)
+
+    @property
+    def condition_number(self) -> float:
+        """Ratio of the largest to the smallest eigenvalue of `correlation`; NaN where that is None.
+
+        NONMEM prints the same ratio, of its own parameters: numbers agree in size, not in digits.
+        """
+        return float("nan") if self.covariance is None else condition_number(self.covariance)
 
     @property
     def ofv_nonmem(self) -> float:

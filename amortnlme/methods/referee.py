@@ -75,18 +75,7 @@ def referee(
     Verdict
     """
     n_subjects, r = modes.u.shape
-    proposal = Proposal(modes.u, np.linalg.inv(modes.precision))
-    pilot = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
-    pilot_weights = _log_weights(target, mu, factor, pilot.u) + pilot.log_weight
-    poor = effective_sample_size(pilot_weights) < LOW_ESS_SHARE * pilot_weights.shape[1]
-    if poor.any():
-        # Refit the proposal where the curvature at the mode misled; the pilot nodes are then thrown away.
-        smoothed = np.exp(pareto_smooth(pilot_weights)[0])
-        matched = matched_proposal(pilot, smoothed, proposal)
-        proposal = Proposal(
-            np.where(poor[:, None], matched.mean, proposal.mean),
-            np.where(poor[:, None, None], matched.covariance, proposal.covariance),
-        )
+    proposal = fitted_proposal(target, mu, factor, modes, rng, n_points)
     log_weights, nodes = [], []
     for _ in range(n_replicates):
         frozen = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
@@ -117,6 +106,46 @@ def referee(
         conditional_mean_u=mean_u,
         conditional_cov_u=np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered),
     )
+
+
+def fitted_proposal(
+    target: IndividualTarget,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    modes: EmpiricalBayes,
+    rng: np.random.Generator,
+    n_points: int,
+) -> Proposal:
+    """Proposal at the conditional modes, refitted where the curvature there misleads.
+
+    Parameters
+    ----------
+    target : IndividualTarget
+    mu : ndarray, shape (n_subjects, d)
+    factor : ndarray, shape (d, r)
+    modes : EmpiricalBayes
+        Conditional modes at (mu, L).
+    rng : numpy.random.Generator
+    n_points : int
+        Pilot nodes per subject; they are thrown away.
+
+    Returns
+    -------
+    Proposal
+    """
+    n_subjects, r = modes.u.shape
+    proposal = Proposal(modes.u, np.linalg.inv(modes.precision))
+    pilot = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
+    pilot_weights = _log_weights(target, mu, factor, pilot.u) + pilot.log_weight
+    poor = effective_sample_size(pilot_weights) < LOW_ESS_SHARE * pilot_weights.shape[1]
+    if poor.any():
+        smoothed = np.exp(pareto_smooth(pilot_weights)[0])
+        matched = matched_proposal(pilot, smoothed, proposal)
+        proposal = Proposal(
+            np.where(poor[:, None], matched.mean, proposal.mean),
+            np.where(poor[:, None, None], matched.covariance, proposal.covariance),
+        )
+    return proposal
 
 
 def _log_weights(target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, u: np.ndarray) -> np.ndarray:

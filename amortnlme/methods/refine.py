@@ -10,7 +10,8 @@ import numpy as np
 
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.guided_likelihood import GuidedLikelihood
-from amortnlme.methods.information import invert_information, whitening
+from amortnlme.methods.identifiability import information_warning
+from amortnlme.methods.information import SINGULAR, invert_information, weak_entries, whitening
 from amortnlme.methods.local_search import (
     PopulationObjective,
     information_at,
@@ -187,7 +188,8 @@ def finish(
     value, gradient = negative_value_and_gradient(objective, x)
     gradient_norm = float(np.max(np.abs(gradient * new_scale)[free]))
     on_boundary = bool(pinned or at_limit)
-    status, complaints = _judge(on_boundary, covariance is not None, gradient_norm, move)
+    weak = [population.names[free[k]] for k in weak_entries(information, SINGULAR)]
+    status, complaints = _judge(on_boundary, covariance is not None, weak, gradient_norm, move)
     mc_se = None
     if isinstance(objective, GuidedLikelihood) and covariance is not None:
         mc_se = np.sqrt(np.diagonal(covariance @ objective.score_noise(x) @ covariance))
@@ -208,16 +210,12 @@ def finish(
 
 
 def _judge(
-    on_boundary: bool, has_covariance: bool, gradient_norm: float, move: float
+    on_boundary: bool, has_covariance: bool, weak: list[str], gradient_norm: float, move: float
 ) -> tuple[FitStatus, list[str]]:
     warnings: list[str] = []
     status = FitStatus.BOUNDARY if on_boundary else FitStatus.CONVERGED
     if not has_covariance and not on_boundary:
-        warnings.append(
-            "[W_FIT_INFORMATION] the observed information is not positive definite: some parameter is not "
-            "identified by these data. No standard errors are given; remove covariate effects or random "
-            "effects."
-        )
+        warnings.append(information_warning(weak))
         status = FitStatus.NOT_CONVERGED
     if gradient_norm > GRADIENT_LIMIT or move > MOVE_LIMIT:
         warnings.append(
@@ -254,23 +252,27 @@ def _limit_warning(population: BoundPopulation, x: np.ndarray, k: int) -> str:
     )
 
 
-def failed(x: np.ndarray, trace: list[dict[str, Any]]) -> Optimum:
+def failed(x: np.ndarray, trace: list[dict[str, Any]], warnings: list[str] | None = None) -> Optimum:
     """Wrap a point at which the objective is not finite.
 
     Parameters
     ----------
     x : ndarray, shape (n_x,)
     trace : list of dict
+    warnings : list of str, optional
+        Instead of the general one, where the caller knows more.
 
     Returns
     -------
     Optimum
         With status `failed`.
     """
-    warning = (
-        "[W_FIT_NO_SUPPORT] the objective is not finite: some subject has no support under the population."
-    )
+    if warnings is None:
+        warnings = [
+            "[W_FIT_NO_SUPPORT] the objective is not finite: some subject has no support under the "
+            "population."
+        ]
     scale = np.ones(len(x))
     return Optimum(
-        x, np.inf, False, None, scale, FitStatus.FAILED, np.inf, np.inf, None, [warning], tuple(trace)
+        x, np.inf, False, None, scale, FitStatus.FAILED, np.inf, np.inf, None, warnings, tuple(trace)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,22 +15,27 @@ from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.data_start import data_starts, individual_moments
 from amortnlme.methods.ebe import EmpiricalBayes, better_modes, find_ebe
 from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
-from amortnlme.methods.information import invert_information
+from amortnlme.methods.identifiability import information_warning, unidentified
+from amortnlme.methods.information import SINGULAR, invert_information, weak_entries
+from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
 from amortnlme.methods.local_search import (
     information_at,
     negative_value_and_gradient,
     rough_scale,
     vanishing_effects,
 )
+from amortnlme.methods.louis import louis_covariance
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import Verdict, referee
 from amortnlme.methods.saem_search import SaemPath, run_saem
 from amortnlme.methods.stopwatch import Stopwatch
+from amortnlme.methods.support import support_warning
 from amortnlme.model.bound import BoundModel
 from amortnlme.population.bound_population import BoundPopulation
 
-START_STREAM, CHAIN_STREAM, REFEREE_STREAM, NODE_STREAM = range(4)
+START_STREAM, CHAIN_STREAM, REFEREE_STREAM, NODE_STREAM, LOUIS_STREAM = range(5)
+STANDARD_ERRORS = ("importance", "louis", "linearization")
 #: Distance to the optimum, in standard errors, above which the fit warns, and above which it has failed.
 NEAR, FAR = 0.2, 1.0
 
@@ -53,11 +58,17 @@ class Saem(AbstractMethod):
         Importance nodes per subject for the information matrix, best a power of two.
     referee_points, referee_replicates : int
         Nodes per subject and replicate, and replicates, of the reported -2 log-likelihood.
+    standard_errors : {"importance", "louis", "linearization"}
+        From the observed information of the importance-sampled likelihood, which judges the end of the run in
+        any case; from the observed information by Louis' method; or from the expected information of the
+        model linearized at the conditional modes (see `louis.py`, `linearization.py`).
 
     Raises
     ------
     UsageError
         E_FIT_OPTION.
+    CapabilityError
+        E_FIT_CENSORED, E_FIT_LINEARIZATION from `run`: see `refuse_linearization`.
     """
 
     n_exploration: int = 150
@@ -68,6 +79,7 @@ class Saem(AbstractMethod):
     n_points: int = 128
     referee_points: int = 512
     referee_replicates: int = 8
+    standard_errors: str = "importance"
 
     name: ClassVar[str] = "saem"
     needs_draws: ClassVar[bool] = False
@@ -93,6 +105,12 @@ class Saem(AbstractMethod):
                     "E_FIT_OPTION",
                     f"{name} must be a whole number from {low} to {high}; {value!r} was given.",
                 )
+        if self.standard_errors not in STANDARD_ERRORS:
+            raise UsageError(
+                "E_FIT_OPTION",
+                f"standard_errors is {self.standard_errors!r}. Allowed for saem: "
+                f"{', '.join(STANDARD_ERRORS)}.",
+            )
 
     def run(self, problem: FitProblem) -> PopulationFit:
         """Fit; see `AbstractMethod.run`."""
@@ -101,9 +119,11 @@ class Saem(AbstractMethod):
         bound, model = problem.bound_model, problem.model
         if not isinstance(bound, BoundModel) or model is None:
             raise UsageError("E_FIT_NEEDS_DATASET", "method 'saem' needs a dataset and a model.")
+        population = problem.bound_population
+        if self.standard_errors == "linearization":
+            refuse_linearization(bound, population)
         with threadpool_limits(limits=1, user_api="blas"):
             watch = Stopwatch()
-            population = problem.bound_population
             with watch("starts"):
                 rng = stream(problem.seed, START_STREAM)
                 starts = data_starts(bound, model.prior, population, self.starts, rng)
@@ -119,6 +139,7 @@ class Saem(AbstractMethod):
             path, modes, verdict = runs[int(np.argmin(values))]
             with watch("information"):
                 ending = _ending(bound, population, path, stream(problem.seed, NODE_STREAM), self.n_points)
+                ending = self._with_standard_errors(bound, population, modes, ending, problem.seed)
             return self._result(problem, path, modes, verdict, ending, values, watch)
 
     def _path(
@@ -142,6 +163,23 @@ class Saem(AbstractMethod):
         rng = stream(seed, REFEREE_STREAM)
         return referee(bound, mu, factor, modes, rng, self.referee_points, self.referee_replicates)
 
+    def _with_standard_errors(
+        self,
+        bound: BoundModel,
+        population: BoundPopulation,
+        modes: EmpiricalBayes,
+        ending: _Ending,
+        seed: int,
+    ) -> _Ending:
+        if ending.covariance is None or self.standard_errors == "importance":
+            return ending
+        if self.standard_errors == "louis":
+            rng = stream(seed, LOUIS_STREAM)
+            covariance, warnings = louis_covariance(bound, population, ending.x, modes, rng, self.n_points)
+        else:
+            covariance, warnings = linearized_covariance(bound, population, ending.x, modes.phi)
+        return replace(ending, covariance=covariance, warnings=[*ending.warnings, *warnings])
+
     def _result(
         self,
         problem: FitProblem,
@@ -164,7 +202,10 @@ class Saem(AbstractMethod):
             )
         if not np.isfinite(verdict.ofv):
             status = FitStatus.FAILED
-            warnings.append("[W_FIT_NO_SUPPORT] the likelihood is zero for at least one subject.")
+            bound, population = problem.bound_model, problem.bound_population
+            assert isinstance(bound, BoundModel)
+            mu, lost = population.unpack(ending.x)[0], ~np.isfinite(verdict.ofv_individual)
+            warnings.insert(0, support_warning(bound, population.subject_ids, mu, lost))
         quality = FitQuality(
             ess=verdict.ess,
             pareto_k=verdict.pareto_k,
@@ -228,7 +269,8 @@ def _ending(
     """Information, distance to the optimum and vanishing variances, from importance sampling at the end."""
     x = path.x
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
-    guide, _ = place_guide(bound, *population.unpack(x), None)
+    mu, factor = population.unpack(x)
+    guide, u = place_guide(bound, mu, factor, None)
     objective = GuidedLikelihood(bound, population, guide, base)
     value, gradient = negative_value_and_gradient(objective, x)
     if not np.isfinite(value):
@@ -237,14 +279,13 @@ def _ending(
     scale = rough_scale(scores.T @ scores + np.diag(1e-3 + 0.05 * (scores**2).sum(axis=0)))
     pinned = vanishing_effects(objective, population, x)
     free = np.setdiff1d(np.arange(population.n_x), pinned)
+    if not pinned and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
+        return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, found)
     information = information_at(objective, x, scale, free)
     covariance = invert_information(information)
     if covariance is None:
-        warning = (
-            "[W_FIT_INFORMATION] the observed information is not positive definite: some parameter is not "
-            "identified by these data. No standard errors are given; remove covariate effects or random "
-            "effects."
-        )
+        weak = [population.names[free[k]] for k in weak_entries(information, SINGULAR)]
+        warning = information_warning(weak)
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, [warning])
     distance = float(np.max(np.abs(covariance @ gradient[free]) / np.sqrt(np.diagonal(covariance))))
     warnings, status = [], FitStatus.CONVERGED

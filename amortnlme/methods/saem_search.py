@@ -33,6 +33,9 @@ from amortnlme.population.bound_population import BoundPopulation
 ANNEALING = 0.95
 #: No variance, in any direction, falls below this share of its last value in one iteration.
 LOWEST_SHARE = 0.1
+#: No SD, in any direction, falls below this share of its first value: too small to be seen by the data, and
+#: large enough for the arithmetic. Below it individuals could not be told from their typical values.
+SMALLEST_SHARE = 1e-3
 #: Furthest move of a pooled parameter in one iteration, on the phi scale.
 LONGEST_STEP = 0.5
 #: Starting SDs are stretched, so that the chains can travel.
@@ -79,6 +82,7 @@ class _State:
     chains: Chains
     proposal: Proposal
     statistics: Statistics | None
+    least_omega: np.ndarray  # (r, r)
 
 
 class _Saem:
@@ -109,7 +113,7 @@ class _Saem:
         eta = proposal.mode[:, None] + self.rng.standard_normal(shape) @ np.swapaxes(proposal.root, 1, 2)
         law = self._law(fixed, omega)
         chains = Chains(eta, law.log_likelihood(eta), np.full(shape[0], np.log(2.4 / np.sqrt(shape[2]))))
-        return _State(fixed, omega, chains, proposal, None)
+        return _State(fixed, omega, chains, proposal, None, SMALLEST_SHARE**2 * omega)
 
     def iterate(self, state: _State, number: int, gain: float, *, annealing: bool, exploring: bool) -> None:
         population, layout = self.population, self.layout
@@ -140,6 +144,7 @@ class _Saem:
         fixed, index = state.fixed.copy(), population.random_index
         fixed[layout.random_columns], omega = maximize_random(statistics, layout, state.omega)
         omega = _floored(omega, state.omega, ANNEALING if annealing else LOWEST_SHARE)
+        omega = _floored(omega, state.least_omega, 1.0)
         step = bounded_step(scores.pooled, statistics.information, gain, LONGEST_STEP)
         if annealing:
             step = np.where(self.pooled_is_error, np.maximum(step, 0.5 * np.log(ANNEALING)), step)
@@ -154,7 +159,8 @@ class _Saem:
         state.statistics = stretch(statistics, mu, transform)
         eta = (phi[:, :, index] - mu[:, None]) @ transform.T
         state.chains = Chains(eta, state.chains.log_likelihood, state.chains.log_step)
-        state.fixed, state.omega = fixed, _floored(root @ root.T, omega, LOWEST_SHARE)
+        omega = _floored(root @ root.T, omega, LOWEST_SHARE)
+        state.fixed, state.omega = fixed, _floored(omega, state.least_omega, 1.0)
 
     def pack(self, state: _State) -> np.ndarray:
         return self._pack(state.fixed, state.omega)

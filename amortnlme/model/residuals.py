@@ -78,7 +78,8 @@ def residual_terms(bound: BoundModel, phi: np.ndarray) -> ResidualTerms:
         slope = np.where(here[..., None], dh, slope)
         sd_slope = np.where(here[..., None], total, sd_slope)
         if model.is_log_scale:
-            log_jacobian += np.where(mask[:, 0] & quantified, np.log(bound.y), 0.0).sum(axis=1)
+            with np.errstate(all="ignore"):  # of a value that no log-normal can take; the residual is NaN too
+                log_jacobian += np.where(mask[:, 0] & quantified, np.log(bound.y), 0.0).sum(axis=1)
     return ResidualTerms(residual, slope, sd, sd_slope, log_jacobian, quantified.sum(axis=1), status)
 
 

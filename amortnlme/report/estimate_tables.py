@@ -70,7 +70,8 @@ def comparison_table(
         " contains all constants; ± is its"
         " Monte-Carlo standard error. Δ is the distance to the best model in the row. BICc"
         " charges omega and covariate coefficients on varying parameters with log(subjects), typical"
-        " values and pooled parameters with log(observations)."
+        " values and pooled parameters with log(observations). The condition number is that of the"
+        " correlation matrix of the estimates."
     )
     best = None if preferred is None else preferred + 1
     return Table(header, tuple(rows), best_column=best, caption=caption.replace("-2LL", "−2LL"))
@@ -173,6 +174,8 @@ def _criteria_rows(fits: Sequence[PopulationFit], with_deltas: bool) -> list[Row
             )
         )
     rows.append(row(["Parameters", *(str(fit.n_parameters) for fit in fits)]))
+    # An absent number is formatted as such: there is none on a boundary.
+    rows.append(row(["Condition number", *(significant(fit.condition_number) for fit in fits)]))
     rows.append(row(["Status", *(Cell(str(fit.status), tag=str(fit.status)) for fit in fits)]))
     rows.append(row(["Time", *(seconds(sum(fit.seconds.values())) for fit in fits)]))
     return rows

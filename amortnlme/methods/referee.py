@@ -8,7 +8,8 @@ import numpy as np
 
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
 from amortnlme.methods.importance import effective_sample_size, pareto_smooth
-from amortnlme.methods.proposals import Proposal, base_numbers, freeze, matched_proposal
+from amortnlme.methods.local_mixture import choose, fit_mixture, freeze_mixture, same_component
+from amortnlme.methods.proposals import Proposal, base_numbers, freeze
 
 LOW_ESS_SHARE = 0.3
 
@@ -79,17 +80,15 @@ def referee(
     pilot = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
     pilot_weights = _log_weights(target, mu, factor, pilot.u) + pilot.log_weight
     poor = effective_sample_size(pilot_weights) < LOW_ESS_SHARE * pilot_weights.shape[1]
+    mixture = None
     if poor.any():
-        # Refit the proposal where the curvature at the mode misled; the pilot nodes are then thrown away.
-        smoothed = np.exp(pareto_smooth(pilot_weights)[0])
-        matched = matched_proposal(pilot, smoothed, proposal)
-        proposal = Proposal(
-            np.where(poor[:, None], matched.mean, proposal.mean),
-            np.where(poor[:, None, None], matched.covariance, proposal.covariance),
-        )
+        # Where the curvature at the mode misled one normal is not enough.
+        fitted = fit_mixture(target, mu, factor, proposal, rng, n_points)
+        mixture = choose(poor, fitted, same_component(proposal))
     log_weights, nodes = [], []
     for _ in range(n_replicates):
-        frozen = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
+        base = base_numbers(n_subjects, n_points, r, rng)
+        frozen = freeze(proposal, base) if mixture is None else freeze_mixture(mixture, base)
         log_weights.append(_log_weights(target, mu, factor, frozen.u) + frozen.log_weight)
         nodes.append(frozen.u)
     stacked = np.stack(log_weights, axis=1)

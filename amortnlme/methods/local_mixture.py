@@ -12,15 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amortnlme.methods.ebe import IndividualTarget
+from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
 from amortnlme.methods.importance import effective_sample_size, normalized_weights
 from amortnlme.methods.proposals import (
     LOG_2PI,
     BaseNumbers,
     FrozenNodes,
-    Proposal,
     base_numbers,
-    freeze,
     log_standard_t,
 )
 
@@ -126,7 +124,7 @@ def fit_mixture(
     target: IndividualTarget,
     mu: np.ndarray,
     factor: np.ndarray,
-    start: Proposal,
+    start: LocalMixture,
     rng: np.random.Generator,
     n_points: int,
 ) -> LocalMixture:
@@ -137,7 +135,7 @@ def fit_mixture(
     target : IndividualTarget
     mu : ndarray, shape (n_subjects, d)
     factor : ndarray, shape (d, r)
-    start : Proposal
+    start : LocalMixture
         Where the first nodes come from.
     rng : numpy.random.Generator
     n_points : int
@@ -148,8 +146,8 @@ def fit_mixture(
     LocalMixture
         Of each subject's rounds that whose nodes were the most effective.
     """
-    n, r = start.mean.shape
-    nodes = freeze(start, base_numbers(n, n_points, r, rng))
+    n, _, r = start.mean.shape
+    nodes = freeze_mixture(start, base_numbers(n, n_points, r, rng))
     log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
     best, best_ess = None, np.zeros(n)
     for temperature in TEMPERATURES:
@@ -183,21 +181,21 @@ def choose(pick: np.ndarray, first: LocalMixture, second: LocalMixture) -> Local
     )
 
 
-def same_component(proposal: Proposal) -> LocalMixture:
-    """Write a single t-distribution as a mixture.
+def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixture:
+    """Take the components at two modes in turn.
 
     Parameters
     ----------
-    proposal : Proposal
+    first, second : EmpiricalBayes
+        The same where a subject has one mode only.
 
     Returns
     -------
     LocalMixture
     """
-    root = np.linalg.cholesky(proposal.covariance)
-    return LocalMixture(
-        np.repeat(proposal.mean[:, None], N_COMPONENTS, axis=1), np.repeat(root[:, None], N_COMPONENTS, axis=1)
-    )
+    roots = [np.linalg.cholesky(np.linalg.inv(modes.precision)) for modes in (first, second)]
+    turn = np.arange(N_COMPONENTS) % 2
+    return LocalMixture(np.stack([first.u, second.u], axis=1)[:, turn], np.stack(roots, axis=1)[:, turn])
 
 
 def _resample(u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

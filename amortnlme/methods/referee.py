@@ -8,10 +8,13 @@ import numpy as np
 
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
 from amortnlme.methods.importance import effective_sample_size, pareto_smooth
-from amortnlme.methods.local_mixture import choose, fit_mixture, freeze_mixture, same_component
+from amortnlme.methods.local_mixture import choose, fit_mixture, freeze_mixture, mixture_at_modes
+from amortnlme.methods.other_modes import other_modes
 from amortnlme.methods.proposals import Proposal, base_numbers, freeze
 
 LOW_ESS_SHARE = 0.3
+#: Searches per subject for a second mode.
+N_SEARCHES = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,10 +84,13 @@ def referee(
     pilot_weights = _log_weights(target, mu, factor, pilot.u) + pilot.log_weight
     poor = effective_sample_size(pilot_weights) < LOW_ESS_SHARE * pilot_weights.shape[1]
     mixture = None
-    if poor.any():
-        # Where the curvature at the mode misled one normal is not enough.
-        fitted = fit_mixture(target, mu, factor, proposal, rng, n_points)
-        mixture = choose(poor, fitted, same_component(proposal))
+    # The effective number of nodes cannot tell that a mode was missed.
+    second, has_two = other_modes(target, mu, factor, modes, N_SEARCHES, rng)
+    if (poor | has_two).any():
+        # Where the curvature at the mode misled, or there are two modes, one normal is not enough.
+        at_modes = mixture_at_modes(modes, second)
+        fitted = fit_mixture(target, mu, factor, at_modes, rng, n_points)
+        mixture = choose(poor | has_two, fitted, at_modes)
     log_weights, nodes = [], []
     for _ in range(n_replicates):
         base = base_numbers(n_subjects, n_points, r, rng)

@@ -8,6 +8,7 @@ import numpy as np
 
 from amortnlme.methods.ebe import better_modes, find_ebe
 from amortnlme.methods.laplace_likelihood import ExpandableTarget
+from amortnlme.methods.other_modes import other_modes
 from amortnlme.methods.saem_kernels import (
     Chains,
     ConditionalLaw,
@@ -40,8 +41,10 @@ LONGEST_STEP = 0.5
 STRETCH = 2.0
 #: Iterations between two searches for the modes, while exploring.
 PLACE_EVERY = 20
-#: Expansions the mode proposal is made of: the first at the mode, the others along the chains.
-MEMORY = 9
+#: Expansions the mode proposal is made of: the first at two modes, the others along the chains.
+MEMORY, AT_MODES = 10, 2
+#: Searches per subject for a second mode.
+N_SEARCHES = 2
 #: Longest step from a point to the center of its proposal, in population SDs.
 REACH = 3.0
 #: Chains times subjects, at least: with fewer the iterates fluctuate so much that small variances get lost.
@@ -110,7 +113,7 @@ class _Saem:
         fixed = start[: population.chol_slice.start].copy()
         omega = np.diag((STRETCH * np.abs(start[population.chol_diagonal])) ** 2 + 1e-6)
         shape = (population.n_subjects, self.n_chains, population.r)
-        memory = LocalExpansions.repeated(*self._place(fixed, omega, None), MEMORY)
+        memory = LocalExpansions.repeated(*self._places(fixed, omega, None)[0], MEMORY)
         proposal = self._proposal(memory, fixed, omega)
         white = self.rng.standard_normal(shape)
         eta = proposal.mode[:, :1] + white @ np.swapaxes(proposal.root[:, 0], 1, 2)
@@ -122,7 +125,8 @@ class _Saem:
         population, layout = self.population, self.layout
         law = self._law(state.fixed, state.omega)
         if exploring and number % PLACE_EVERY == 0:
-            state.memory.store(0, *self._place(state.fixed, state.omega, state.memory.point[:, 0]))
+            for slot, place in enumerate(self._places(state.fixed, state.omega, state.memory.point[:, 0])):
+                state.memory.store(slot, *place)
         proposal = self._proposal(state.memory, state.fixed, state.omega)
         chains = Chains(state.chains.eta, law.log_likelihood(state.chains.eta), state.chains.log_step)
         if exploring or number % 5 == 0:
@@ -189,7 +193,7 @@ class _Saem:
         """Keep the expansion at one chain's place."""
         index, chain = self.population.random_index, number % self.n_chains
         memory.store(
-            1 + number % (MEMORY - 1),
+            AT_MODES + number % (MEMORY - AT_MODES),
             phi[:, chain, index],
             scores.gradient[:, chain, index],
             scores.information[:, chain, index[:, None], index],
@@ -199,13 +203,12 @@ class _Saem:
         mu = self.population.unpack(self._pack(fixed, omega))[0]
         return memory.proposal(mu[:, self.population.random_index], omega, REACH)
 
-    def _place(
+    def _places(
         self, fixed: np.ndarray, omega: np.ndarray, point: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mode of every subject, with gradient and information there.
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Best and second mode of every subject, with gradient and information there.
 
-        Individuals may have two modes: the better one of those reached from the typical subject and from the
-        last mode.
+        The best one is the better of those reached from the typical subject and from the last mode.
         """
         mu, factor = self.population.unpack(self._pack(fixed, omega))
         index = self.population.random_index
@@ -214,8 +217,12 @@ class _Saem:
             start = np.linalg.solve(np.linalg.cholesky(omega), (point - mu[:, index]).T).T
             again = find_ebe(self.target, mu, factor, start=start, max_iterations=15, tolerance=1e-2)
             found = better_modes(found, again)
-        _, gradient, information = self.target.gauss_newton(found.phi)
-        return found.phi[:, index], gradient[:, index], information[:, index[:, None], index]
+        second, _ = other_modes(self.target, mu, factor, found, N_SEARCHES, self.rng)
+        places = []
+        for modes in (found, second):
+            _, gradient, information = self.target.gauss_newton(modes.phi)
+            places.append((modes.phi[:, index], gradient[:, index], information[:, index[:, None], index]))
+        return places
 
 
 def run_saem(

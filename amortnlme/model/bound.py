@@ -195,7 +195,26 @@ class BoundModel:
             yield part, rows[part], np.arange(part.start, part.stop) // M
 
     def _evaluate(self, rows: np.ndarray, M: int, what: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log likelihood and, as far as wanted, gradient and information of every row."""
+        """Log likelihood and, as far as wanted, gradient and information of every row.
+
+        Rows of NaN cost nothing.
+        """
+        usable = np.flatnonzero(np.isfinite(rows).all(axis=1))
+        if len(usable) == len(rows):
+            return self._evaluate_rows(rows, usable // M, what)
+        N, d = rows.shape
+        ll = np.full(N, -np.inf)
+        gradient = np.zeros((N if what >= GRADIENT else 0, d))
+        information = np.zeros((N if what >= INFORMATION else 0, d, d))
+        found = self._evaluate_rows(rows[usable], usable // M, what)
+        for whole, part, level in zip((ll, gradient, information), found, range(3), strict=True):
+            if what >= level:
+                whole[usable] = part
+        return ll, gradient, information
+
+    def _evaluate_rows(
+        self, rows: np.ndarray, subjects: np.ndarray, what: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         N, d = rows.shape[0], self.model.d
         ll = np.empty(N)
         gradient = np.empty((N if what >= GRADIENT else 0, d))
@@ -203,7 +222,7 @@ class BoundModel:
 
         def task(first: int, last: int) -> None:
             part = slice(first, last)
-            flat, subject = rows[part], np.arange(first, last) // M
+            flat, subject = rows[part], subjects[part]
             if self.censoring is None:
                 ll[part], gradient[part], information[part] = self._sum(flat, subject, what)
             elif what == LIKELIHOOD:

@@ -33,7 +33,7 @@ def individual_moments(
     """
     mean, covariance = gaussian_prior_moments(prior)
     root = np.linalg.cholesky(covariance)
-    modes = find_ebe(target, np.tile(mean, (n_subjects, 1)), root)
+    modes = find_ebe(target, np.tile(mean, (n_subjects, 1)), root, max_iterations=30, tolerance=1e-2)
     return modes.phi, root @ np.linalg.inv(modes.precision) @ root.T
 
 

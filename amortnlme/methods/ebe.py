@@ -27,7 +27,10 @@ class IndividualTarget(Protocol):
         ...
 
     def gauss_newton(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log-likelihood, gradient and expected information (.., d, d) at phi (n_subjects, d)."""
+        """Log-likelihood, gradient and expected information (.., d, d) at phi (n_subjects, d).
+
+        Rows of NaN are subjects nobody asks about.
+        """
         ...
 
 
@@ -102,7 +105,8 @@ def find_ebe(
             break
         # A jump of many prior SDs leaves the region where the linearization means anything.
         step *= np.minimum(1.0, 3.0 / np.maximum(np.abs(step).max(axis=1), 1e-300))[:, None]
-        trial = np.where(converged[:, None], u, u + step)
+        # Nobody looks at the likelihood of a subject that has arrived: a target need not solve a NaN.
+        trial = np.where(converged[:, None], np.nan, u + step)
         new_value, new_gradient, new_precision = _joint(target, mu, factor, trial)
         better = (new_value >= value - 1e-12 * np.abs(value)) & ~converged
         u[better], value[better] = trial[better], new_value[better]

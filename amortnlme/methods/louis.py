@@ -29,7 +29,7 @@ from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
 from amortnlme.methods.importance import normalized_weights
 from amortnlme.methods.information import invert_information
 from amortnlme.methods.packed_map import PackedMap, packed_map
-from amortnlme.methods.proposals import base_numbers, freeze
+from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import fitted_proposal
 from amortnlme.population.bound_population import BoundPopulation
 
@@ -157,7 +157,7 @@ def louis_information(
     mu, factor = population.unpack(x)
     n, r = modes.u.shape
     proposal = fitted_proposal(target, mu, factor, modes, rng, n_points)
-    batches = [freeze(proposal, base_numbers(n, n_points, r, rng)) for _ in range(N_BATCHES)]
+    batches = [proposal.nodes(base_numbers(n, n_points, r, rng)) for _ in range(N_BATCHES)]
     pooled = np.setdiff1d(np.arange(population.d), jacobian.random_rows)
     parts = [_derivatives(target, mu[:, None] + b.u @ factor.T, pooled) for b in batches]
     log_likelihood, gradient, hessian = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))

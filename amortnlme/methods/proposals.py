@@ -86,11 +86,22 @@ def base_numbers(
     stretch[:, n_points:] = 1.0
     normal = ndtri(uniform[..., :r])
     scaled = normal * stretch[..., None]
-    return BaseNumbers(normal, scaled, _log_standard_t((scaled**2).sum(axis=2), r), n_defensive)
+    return BaseNumbers(normal, scaled, log_standard_t((scaled**2).sum(axis=2), r), n_defensive)
 
 
-def _log_standard_t(square: np.ndarray, r: int) -> np.ndarray:
-    """Log density of the r-dimensional standard t-distribution at points of squared length `square`."""
+def log_standard_t(square: np.ndarray, r: int) -> np.ndarray:
+    """Log density of the r-dimensional standard t-distribution.
+
+    Parameters
+    ----------
+    square : ndarray
+        Squared lengths of the points.
+    r : int
+
+    Returns
+    -------
+    ndarray   [nats]
+    """
     nu = DEGREES_OF_FREEDOM
     constant = gammaln(0.5 * (nu + r)) - gammaln(0.5 * nu) - 0.5 * r * np.log(nu * np.pi)
     return constant - 0.5 * (nu + r) * np.log1p(square / nu)
@@ -145,7 +156,7 @@ def freeze(proposal: Proposal, base: BaseNumbers) -> FrozenNodes:
     u[:, n_fitted:] = base.normal[:, n_fitted:]
     log_root = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
     standard = np.linalg.solve(root, np.swapaxes(u - proposal.mean[:, None], 1, 2))
-    log_t = _log_standard_t((standard**2).sum(axis=1), r) - log_root[:, None]
+    log_t = log_standard_t((standard**2).sum(axis=1), r) - log_root[:, None]
     log_normal = -0.5 * (u**2).sum(axis=2) - 0.5 * r * LOG_2PI
     share = base.n_defensive / base.n_points
     log_g = np.logaddexp(np.log1p(-share) + log_t, (np.log(share) if share > 0 else -np.inf) + log_normal)

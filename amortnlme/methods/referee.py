@@ -8,9 +8,19 @@ import numpy as np
 
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
 from amortnlme.methods.importance import effective_sample_size, pareto_smooth
-from amortnlme.methods.proposals import Proposal, base_numbers, freeze, matched_proposal
+from amortnlme.methods.local_mixture import (
+    LocalMixture,
+    choose,
+    fit_mixture,
+    freeze_mixture,
+    mixture_at_modes,
+)
+from amortnlme.methods.other_modes import other_modes
+from amortnlme.methods.proposals import BaseNumbers, FrozenNodes, Proposal, base_numbers, freeze
 
 LOW_ESS_SHARE = 0.3
+#: Searches per subject for a second mode.
+N_SEARCHES = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +88,7 @@ def referee(
     proposal = fitted_proposal(target, mu, factor, modes, rng, n_points)
     log_weights, nodes = [], []
     for _ in range(n_replicates):
-        frozen = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
+        frozen = proposal.nodes(base_numbers(n_subjects, n_points, r, rng))
         log_weights.append(_log_weights(target, mu, factor, frozen.u) + frozen.log_weight)
         nodes.append(frozen.u)
     stacked = np.stack(log_weights, axis=1)
@@ -108,6 +118,34 @@ def referee(
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedProposal:
+    """Where to sample every subject's random effects: at the mode, or from a mixture where one is not enough.
+
+    Attributes
+    ----------
+    at_mode : Proposal
+    mixture : LocalMixture or None
+        Of all subjects; where the mode suffices its components are the same.
+    """
+
+    at_mode: Proposal
+    mixture: LocalMixture | None
+
+    def nodes(self, base: BaseNumbers) -> FrozenNodes:
+        """Place nodes.
+
+        Parameters
+        ----------
+        base : BaseNumbers
+
+        Returns
+        -------
+        FrozenNodes
+        """
+        return freeze(self.at_mode, base) if self.mixture is None else freeze_mixture(self.mixture, base)
+
+
 def fitted_proposal(
     target: IndividualTarget,
     mu: np.ndarray,
@@ -115,8 +153,8 @@ def fitted_proposal(
     modes: EmpiricalBayes,
     rng: np.random.Generator,
     n_points: int,
-) -> Proposal:
-    """Proposal at the conditional modes, refitted where the curvature there misleads.
+) -> FittedProposal:
+    """Proposal at the conditional modes, a mixture where the curvature there misleads or there are two modes.
 
     Parameters
     ----------
@@ -131,21 +169,20 @@ def fitted_proposal(
 
     Returns
     -------
-    Proposal
+    FittedProposal
     """
     n_subjects, r = modes.u.shape
     proposal = Proposal(modes.u, np.linalg.inv(modes.precision))
     pilot = freeze(proposal, base_numbers(n_subjects, n_points, r, rng))
     pilot_weights = _log_weights(target, mu, factor, pilot.u) + pilot.log_weight
     poor = effective_sample_size(pilot_weights) < LOW_ESS_SHARE * pilot_weights.shape[1]
-    if poor.any():
-        smoothed = np.exp(pareto_smooth(pilot_weights)[0])
-        matched = matched_proposal(pilot, smoothed, proposal)
-        proposal = Proposal(
-            np.where(poor[:, None], matched.mean, proposal.mean),
-            np.where(poor[:, None, None], matched.covariance, proposal.covariance),
-        )
-    return proposal
+    # The effective number of nodes cannot tell that a mode was missed.
+    second, has_two = other_modes(target, mu, factor, modes, N_SEARCHES, rng)
+    if not (poor | has_two).any():
+        return FittedProposal(proposal, None)
+    at_modes = mixture_at_modes(modes, second)
+    fitted = fit_mixture(target, mu, factor, at_modes, rng, n_points)
+    return FittedProposal(proposal, choose(poor | has_two, fitted, at_modes))
 
 
 def _log_weights(target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, u: np.ndarray) -> np.ndarray:

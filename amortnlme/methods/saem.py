@@ -12,7 +12,7 @@ from amortnlme.core.rng import stream
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnings
 from amortnlme.methods.base import AbstractMethod, FitProblem
-from amortnlme.methods.data_start import data_starts, individual_moments
+from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes, better_modes, find_ebe
 from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
 from amortnlme.methods.identifiability import information_warning, unidentified
@@ -25,6 +25,7 @@ from amortnlme.methods.local_search import (
     vanishing_effects,
 )
 from amortnlme.methods.louis import louis_covariance
+from amortnlme.methods.other_modes import other_modes
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import Verdict, referee
@@ -34,8 +35,13 @@ from amortnlme.methods.support import support_warning
 from amortnlme.model.bound import BoundModel
 from amortnlme.population.bound_population import BoundPopulation
 
-START_STREAM, CHAIN_STREAM, REFEREE_STREAM, NODE_STREAM, LOUIS_STREAM = range(5)
+START_STREAM, CHAIN_STREAM, REFEREE_STREAM, NODE_STREAM, LOUIS_STREAM, MODE_STREAM = range(6)
 STANDARD_ERRORS = ("importance", "louis", "linearization")
+#: Searches per subject for a better mode at the end.
+N_SEARCHES = 4
+#: Importance nodes of all subjects together: what matters is the error of the sums over subjects, which
+#: falls with both numbers alike.
+MOST_NODES, FEWEST_NODES = 16384, 16
 #: Distance to the optimum, in standard errors, above which the fit warns, and above which it has failed.
 NEAR, FAR = 0.2, 1.0
 
@@ -55,7 +61,8 @@ class Saem(AbstractMethod):
     starts : int
         Starting points; the run with the best importance-sampled likelihood is returned.
     n_points : int
-        Importance nodes per subject for the information matrix, best a power of two.
+        Importance nodes per subject for the information matrix, best a power of two; halved for studies of
+        many subjects, down to 16, until there are at most 16384 in all.
     referee_points, referee_replicates : int
         Nodes per subject and replicate, and replicates, of the reported -2 log-likelihood.
     standard_errors : {"importance", "louis", "linearization"}
@@ -132,7 +139,7 @@ class Saem(AbstractMethod):
                 with watch("search"):
                     path = self._path(bound, population, start, stream(problem.seed, CHAIN_STREAM, number))
                 with watch("referee"):
-                    modes = _modes(bound, population, path.x)
+                    modes = _modes(bound, population, path.x, stream(problem.seed, MODE_STREAM))
                     verdict = self._judge(bound, population, path.x, modes, problem.seed)
                 runs.append((path, modes, verdict))
             values = [v.ofv if np.isfinite(v.ofv) else np.inf for *_, v in runs]
@@ -250,13 +257,14 @@ class _Ending:
     warnings: list[str]
 
 
-def _modes(bound: BoundModel, population: BoundPopulation, x: np.ndarray) -> EmpiricalBayes:
-    """Conditional modes; the better ones of two searches, as individuals may have two modes."""
+def _modes(
+    bound: BoundModel, population: BoundPopulation, x: np.ndarray, rng: np.random.Generator
+) -> EmpiricalBayes:
+    """Conditional modes; the best ones of several searches, as individuals may have two modes."""
     mu, factor = population.unpack(x)
-    first = find_ebe(bound, mu, factor)
-    alone = individual_moments(bound, bound.model.prior, mu.shape[0])[0]
-    start = np.linalg.lstsq(factor, (alone - mu).T, rcond=None)[0].T
-    return better_modes(first, find_ebe(bound, mu, factor, start=start))
+    first = find_ebe(bound, mu, factor, max_iterations=20, tolerance=1e-2)
+    found = better_modes(first, other_modes(bound, mu, factor, first, N_SEARCHES, rng)[0])
+    return find_ebe(bound, mu, factor, start=found.u)
 
 
 def _ending(
@@ -268,6 +276,8 @@ def _ending(
 ) -> _Ending:
     """Information, distance to the optimum and vanishing variances, from importance sampling at the end."""
     x = path.x
+    while n_points > FEWEST_NODES and n_points * population.n_subjects > MOST_NODES:
+        n_points //= 2
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
     mu, factor = population.unpack(x)
     guide, u = place_guide(bound, mu, factor, None)

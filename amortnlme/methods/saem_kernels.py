@@ -1,9 +1,10 @@
 """Metropolis-Hastings kernels that move the random effects of all subjects and chains at once.
 
 Target for subject i: p(eta | y_i) proportional to p(y_i | mu_i + eta) N(eta; 0, omega). Kernels: (1) eta from
-N(0, omega), which can jump between modes; (2) eta from a t-distribution at the subject's mode with its
-curvature (the proposal of f-SAEM, Karimi, Lavielle & Moulines 2020); (3) random walks shaped by the curvature
-whose step adapts to an acceptance of 0.3.
+N(0, omega), which can jump between modes; (2) eta from a mixture of t-distributions with the local curvature:
+at the subject's mode (the proposal of f-SAEM, Karimi, Lavielle & Moulines 2020) and at points its chains
+passed, so that bent and many-peaked laws are covered too; (3) random walks shaped by the curvature whose step
+adapts to an acceptance of 0.3.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from amortnlme.methods.ebe import IndividualTarget
+from amortnlme.methods.log_sum import log_sum_exp
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 #: Share of the population distribution in the proposal of `mode_kernel`.
@@ -43,13 +45,13 @@ class Chains:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
-    """Where each subject's random effects are believed to be.
+    """Where each subject's random effects are believed to be: K equally likely places.
 
     Attributes
     ----------
-    mode : ndarray, shape (n, r)
-    root : ndarray, shape (n, r, r)
-        Lower triangular; root root' is the conditional covariance.
+    mode : ndarray, shape (n, K, r)
+    root : ndarray, shape (n, K, r, r)
+        Lower triangular; root root' is the covariance around the place.
     """
 
     mode: np.ndarray
@@ -138,9 +140,9 @@ def prior_kernel(law: ConditionalLaw, chains: Chains, rng: np.random.Generator) 
 
 
 def mode_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np.random.Generator) -> Chains:
-    """Propose from a t-distribution around the conditional mode, mixed with the population distribution.
+    """Propose from t-distributions around several places, mixed with the population distribution.
 
-    Without its second part a chain far from the mode would never be let go: the density of the proposal
+    Without its last part a chain far from the mode would never be let go: the density of the proposal
     vanishes there faster than that of the target.
 
     Parameters
@@ -157,7 +159,10 @@ def mode_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np
     n, C, r = chains.eta.shape
     stretch = np.sqrt(DEGREES_OF_FREEDOM / rng.chisquare(DEGREES_OF_FREEDOM, size=(n, C, 1)))
     white = rng.standard_normal((n, C, r))
-    near = proposal.mode[:, None] + (white * stretch) @ np.swapaxes(proposal.root, 1, 2)
+    place = rng.integers(proposal.mode.shape[1], size=(n, C))
+    subject = np.arange(n)[:, None]
+    roots = proposal.root[subject, place]
+    near = proposal.mode[subject, place] + (roots @ (white * stretch)[..., None])[..., 0]
     is_far = rng.random((n, C, 1)) < PRIOR_SHARE
     proposed = np.where(is_far, white @ law.omega_root.T, near)
     value = law.log_likelihood(proposed)
@@ -168,12 +173,12 @@ def mode_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np
 
 def _log_mixture(law: ConditionalLaw, proposal: Proposal, eta: np.ndarray) -> np.ndarray:
     """Log density of the proposal, constants that cancel left out."""
-    r = eta.shape[2]
-    white = np.linalg.solve(proposal.root, np.swapaxes(eta - proposal.mode[:, None], 1, 2))
-    log_near = _log_t_constant(r) - 0.5 * (DEGREES_OF_FREEDOM + r) * np.log1p(
-        (white**2).sum(axis=1) / DEGREES_OF_FREEDOM
-    )
-    log_near -= np.log(np.diagonal(proposal.root, axis1=1, axis2=2)).sum(axis=1)[:, None]
+    r, K = eta.shape[2], proposal.mode.shape[1]
+    away = np.swapaxes(eta[:, None] - proposal.mode[:, :, None], 2, 3)
+    white = np.linalg.solve(proposal.root, away)
+    parts = -0.5 * (DEGREES_OF_FREEDOM + r) * np.log1p((white**2).sum(axis=2) / DEGREES_OF_FREEDOM)
+    parts -= np.log(np.diagonal(proposal.root, axis1=2, axis2=3)).sum(axis=2)[:, :, None]
+    log_near = log_sum_exp(parts, axis=1) - np.log(K) + _log_t_constant(r)
     log_far = law.log_prior(eta) - 0.5 * r * LOG_2PI - np.log(np.diagonal(law.omega_root)).sum()
     return np.logaddexp(np.log1p(-PRIOR_SHARE) + log_near, np.log(PRIOR_SHARE) + log_far)
 
@@ -197,8 +202,10 @@ def walk_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np
     -------
     Chains
     """
+    n, C, _ = chains.eta.shape
     white = rng.standard_normal(chains.eta.shape) * np.exp(chains.log_step)[:, None, None]
-    proposed = chains.eta + white @ np.swapaxes(proposal.root, 1, 2)
+    roots = proposal.root[np.arange(n)[:, None], rng.integers(proposal.mode.shape[1], size=(n, C))]
+    proposed = chains.eta + (roots @ white[..., None])[..., 0]
     value = law.log_likelihood(proposed)
     log_ratio = _gain(chains, value) + law.log_prior(proposed) - law.log_prior(chains.eta)
     moved, rate = _accept(chains, proposed, value, log_ratio, rng)

@@ -8,6 +8,7 @@ import numpy as np
 
 from amortnlme.methods.ebe import better_modes, find_ebe
 from amortnlme.methods.laplace_likelihood import ExpandableTarget
+from amortnlme.methods.other_modes import other_modes
 from amortnlme.methods.saem_kernels import (
     Chains,
     ConditionalLaw,
@@ -16,6 +17,7 @@ from amortnlme.methods.saem_kernels import (
     prior_kernel,
     walk_kernel,
 )
+from amortnlme.methods.saem_memory import LocalExpansions
 from amortnlme.methods.saem_statistics import (
     Layout,
     Scores,
@@ -40,8 +42,14 @@ SMALLEST_SHARE = 1e-3
 LONGEST_STEP = 0.5
 #: Starting SDs are stretched, so that the chains can travel.
 STRETCH = 2.0
-#: Iterations between two placements of the mode proposal, while exploring and while averaging.
-PLACE_EVERY = (5, 25)
+#: Iterations between two searches for the modes, while exploring.
+PLACE_EVERY = 20
+#: Expansions the mode proposal is made of: the first at two modes, the others along the chains.
+MEMORY, AT_MODES = 10, 2
+#: Searches per subject for a second mode.
+N_SEARCHES = 2
+#: Longest step from a point to the center of its proposal, in population SDs.
+REACH = 3.0
 #: Chains times subjects, at least: with fewer the iterates fluctuate so much that small variances get lost.
 MIN_CHAINS = 200
 #: Gains of the averaging phase fall as (k - k1) ** -DECAY; iterates are averaged on top (Polyak & Juditsky).
@@ -80,7 +88,7 @@ class _State:
     fixed: np.ndarray  # typical values and coefficients, (d + n_covariate_effects,)
     omega: np.ndarray  # (r, r)
     chains: Chains
-    proposal: Proposal
+    memory: LocalExpansions
     statistics: Statistics | None
     least_omega: np.ndarray  # (r, r)
 
@@ -109,23 +117,27 @@ class _Saem:
         fixed = start[: population.chol_slice.start].copy()
         omega = np.diag((STRETCH * np.abs(start[population.chol_diagonal])) ** 2 + 1e-6)
         shape = (population.n_subjects, self.n_chains, population.r)
-        proposal = self._place(fixed, omega, None)
-        eta = proposal.mode[:, None] + self.rng.standard_normal(shape) @ np.swapaxes(proposal.root, 1, 2)
+        memory = LocalExpansions.repeated(*self._places(fixed, omega, None)[0], MEMORY)
+        proposal = self._proposal(memory, fixed, omega)
+        white = self.rng.standard_normal(shape)
+        eta = proposal.mode[:, :1] + white @ np.swapaxes(proposal.root[:, 0], 1, 2)
         law = self._law(fixed, omega)
         chains = Chains(eta, law.log_likelihood(eta), np.full(shape[0], np.log(2.4 / np.sqrt(shape[2]))))
-        return _State(fixed, omega, chains, proposal, None, SMALLEST_SHARE**2 * omega)
+        return _State(fixed, omega, chains, memory, None, SMALLEST_SHARE**2 * omega)
 
     def iterate(self, state: _State, number: int, gain: float, *, annealing: bool, exploring: bool) -> None:
         population, layout = self.population, self.layout
         law = self._law(state.fixed, state.omega)
-        if number % PLACE_EVERY[0 if exploring else 1] == 0:
-            state.proposal = self._place(state.fixed, state.omega, state.proposal.mode)
+        if exploring and number % PLACE_EVERY == 0:
+            for slot, place in enumerate(self._places(state.fixed, state.omega, state.memory.point[:, 0])):
+                state.memory.store(slot, *place)
+        proposal = self._proposal(state.memory, state.fixed, state.omega)
         chains = Chains(state.chains.eta, law.log_likelihood(state.chains.eta), state.chains.log_step)
         if exploring or number % 5 == 0:
             chains = prior_kernel(law, chains, self.rng)
-        for _ in range(2):
-            chains = mode_kernel(law, chains, state.proposal, self.rng)
-            chains = walk_kernel(law, chains, state.proposal, self.rng)
+        chains = mode_kernel(law, chains, proposal, self.rng)
+        chains = walk_kernel(law, chains, proposal, self.rng)
+        chains = mode_kernel(law, chains, proposal, self.rng)
         phi = law.phi(chains.eta)
         u = np.linalg.solve(law.omega_root, chains.eta.reshape(-1, population.r).T).T.reshape(
             chains.eta.shape
@@ -134,6 +146,7 @@ class _Saem:
         new = observe(phi, layout, scores)
         state.statistics = new if state.statistics is None else average(state.statistics, new, gain)
         state.chains = chains
+        self._remember(state.memory, number, phi, scores)
         self._maximize(state, scores, phi, gain, annealing=annealing)
 
     def _maximize(
@@ -182,19 +195,40 @@ class _Saem:
         mu = population.unpack(self._pack(fixed, omega))[0]
         return ConditionalLaw(self.target, mu, population.random_index, np.linalg.cholesky(omega))
 
-    def _place(self, fixed: np.ndarray, omega: np.ndarray, mode: np.ndarray | None) -> Proposal:
+    def _remember(self, memory: LocalExpansions, number: int, phi: np.ndarray, scores: Scores) -> None:
+        """Keep the expansion at one chain's place."""
+        index, chain = self.population.random_index, number % self.n_chains
+        memory.store(
+            AT_MODES + number % (MEMORY - AT_MODES),
+            phi[:, chain, index],
+            scores.gradient[:, chain, index],
+            scores.information[:, chain, index[:, None], index],
+        )
+
+    def _proposal(self, memory: LocalExpansions, fixed: np.ndarray, omega: np.ndarray) -> Proposal:
+        mu = self.population.unpack(self._pack(fixed, omega))[0]
+        return memory.proposal(mu[:, self.population.random_index], omega, REACH)
+
+    def _places(
+        self, fixed: np.ndarray, omega: np.ndarray, point: np.ndarray | None
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Best and second mode of every subject, with gradient and information there.
+
+        The best one is the better of those reached from the typical subject and from the last mode.
+        """
         mu, factor = self.population.unpack(self._pack(fixed, omega))
-        root = np.linalg.cholesky(omega)
+        index = self.population.random_index
         found = find_ebe(self.target, mu, factor, max_iterations=15, tolerance=1e-2)
-        if mode is not None:
-            # Individuals may have two modes: the better one of those reached from the typical subject and
-            # from the last mode.
-            start = np.linalg.solve(root, mode.T).T
+        if point is not None:
+            start = np.linalg.solve(np.linalg.cholesky(omega), (point - mu[:, index]).T).T
             again = find_ebe(self.target, mu, factor, start=start, max_iterations=15, tolerance=1e-2)
             found = better_modes(found, again)
-        spread = np.linalg.cholesky(np.linalg.inv(found.precision))
-        # root @ spread is a square root of the covariance of eta, lower triangular as a product of two such.
-        return Proposal(found.u @ root.T, root @ spread)
+        second, _ = other_modes(self.target, mu, factor, found, N_SEARCHES, self.rng)
+        places = []
+        for modes in (found, second):
+            _, gradient, information = self.target.gauss_newton(modes.phi)
+            places.append((modes.phi[:, index], gradient[:, index], information[:, index[:, None], index]))
+        return places
 
 
 def run_saem(

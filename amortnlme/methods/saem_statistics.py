@@ -144,12 +144,17 @@ class Scores:
     factor : ndarray, shape (l,)
         By the free entries of L, at fixed u.
     factor_information : ndarray, shape (l, l)
+    gradient : ndarray, shape (n, C, d)
+        Of every chain's log-likelihood by phi.
+    information : ndarray, shape (n, C, d, d)
     """
 
     pooled: np.ndarray
     pooled_information: np.ndarray
     factor: np.ndarray
     factor_information: np.ndarray
+    gradient: np.ndarray
+    information: np.ndarray
 
 
 def complete_scores(target: ExpandableTarget, phi: np.ndarray, u: np.ndarray, layout: Layout) -> Scores:
@@ -177,7 +182,8 @@ def complete_scores(target: ExpandableTarget, phi: np.ndarray, u: np.ndarray, la
     factor = (gradient[:, :, rows] * by_place).mean(axis=1).sum(axis=0) @ shares
     among = information[:, :, rows[:, None], rows[None, :]]
     factor_information = np.einsum("ncab,nca,ncb->ab", among, by_place, by_place) / u.shape[1]
-    return Scores(pooled, pooled_information, factor, shares.T @ factor_information @ shares)
+    factor_information = shares.T @ factor_information @ shares
+    return Scores(pooled, pooled_information, factor, factor_information, gradient, information)
 
 
 def observe(phi: np.ndarray, layout: Layout, scores: Scores) -> Statistics:

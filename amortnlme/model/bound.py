@@ -11,6 +11,8 @@ import numpy as np
 from amortnlme.core.errors import ModelError
 from amortnlme.model.error_model import ErrorTerms
 from amortnlme.model.program import ProgramInputs, prepare_inputs
+from amortnlme.solve.density_sums import add_density, add_slopes
+from amortnlme.solve.threads import for_each_chunk
 
 if TYPE_CHECKING:
     from amortnlme.data.dataset import Dataset
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 # Rows solved together: large enough to hide Python, small enough for the caches and for bounded memory.
 CHUNK_ROWS = 8192
+# Rows of a likelihood go by the number of observations, as many temporary arrays are of that size.
+CHUNK_POINTS, MIN_ROWS = 32768, 64
+# What an evaluation is to give besides what comes before.
+LIKELIHOOD, GRADIENT, INFORMATION = range(3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,11 +116,7 @@ class BoundModel:
             -inf where the model cannot be solved.
         """
         S, M, rows = self._shape(phi)
-        ll = np.empty(S * M)
-        for part, flat, subject in self._chunks(rows, M):
-            f, _, status = self.model.program.run(flat, self.inputs, subject, sensitivities=False)
-            ll[part] = self._sum_log_density(flat, f, subject, status)
-        return ll.reshape(S, M)
+        return self._evaluate(rows, M, LIKELIHOOD)[0].reshape(S, M)
 
     def log_likelihood_and_gradient(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log likelihood and its exact gradient.
@@ -130,10 +132,7 @@ class BoundModel:
             0 where ll is -inf.
         """
         S, M, rows = self._shape(phi)
-        ll = np.empty(S * M)
-        gradient = np.empty((S * M, self.model.d))
-        for part, flat, subject in self._chunks(rows, M):
-            ll[part], gradient[part], _ = self._differentiate(flat, subject, information=False)
+        ll, gradient, _ = self._evaluate(rows, M, GRADIENT)
         return ll.reshape(S, M), gradient.reshape(S, M, -1)
 
     def gauss_newton(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,9 +175,7 @@ class BoundModel:
         """
         S, M, rows = self._shape(phi)
         d = self.model.d
-        ll, gradient, information = np.empty(S * M), np.empty((S * M, d)), np.empty((S * M, d, d))
-        for part, flat, subject in self._chunks(rows, M):
-            ll[part], gradient[part], information[part] = self._differentiate(flat, subject, information=True)
+        ll, gradient, information = self._evaluate(rows, M, INFORMATION)
         return ll.reshape(S, M), gradient.reshape(S, M, d), information.reshape(S, M, d, d)
 
     def _shape(self, phi: np.ndarray) -> tuple[int, int, np.ndarray]:
@@ -196,6 +193,83 @@ class BoundModel:
         for first in range(0, rows.shape[0], CHUNK_ROWS):
             part = slice(first, min(first + CHUNK_ROWS, rows.shape[0]))
             yield part, rows[part], np.arange(part.start, part.stop) // M
+
+    def _evaluate(self, rows: np.ndarray, M: int, what: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log likelihood and, as far as wanted, gradient and information of every row.
+
+        Rows of NaN cost nothing.
+        """
+        usable = np.flatnonzero(np.isfinite(rows).all(axis=1))
+        if len(usable) == len(rows):
+            return self._evaluate_rows(rows, usable // M, what)
+        N, d = rows.shape
+        ll = np.full(N, -np.inf)
+        gradient = np.zeros((N if what >= GRADIENT else 0, d))
+        information = np.zeros((N if what >= INFORMATION else 0, d, d))
+        found = self._evaluate_rows(rows[usable], usable // M, what)
+        for whole, part, level in zip((ll, gradient, information), found, range(3), strict=True):
+            if what >= level:
+                whole[usable] = part
+        return ll, gradient, information
+
+    def _evaluate_rows(
+        self, rows: np.ndarray, subjects: np.ndarray, what: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        N, d = rows.shape[0], self.model.d
+        ll = np.empty(N)
+        gradient = np.empty((N if what >= GRADIENT else 0, d))
+        information = np.empty((N if what >= INFORMATION else 0, d, d))
+
+        def task(first: int, last: int) -> None:
+            part = slice(first, last)
+            flat, subject = rows[part], subjects[part]
+            if self.censoring is None:
+                ll[part], gradient[part], information[part] = self._sum(flat, subject, what)
+            elif what == LIKELIHOOD:
+                f, _, status = self.model.program.run(flat, self.inputs, subject, sensitivities=False)
+                ll[part] = self._sum_log_density(flat, f, subject, status)
+            else:
+                ll[part], gradient[part], information[part] = self._differentiate(
+                    flat, subject, information=what == INFORMATION
+                )
+
+        # Whole chunks on one thread: what a chunk needs stays in that core's cache.
+        for_each_chunk(N, task, min(CHUNK_ROWS, max(MIN_ROWS, CHUNK_POINTS // max(self.n_columns, 1))))
+        return ll, gradient, information
+
+    def _sum(
+        self, flat: np.ndarray, subject: np.ndarray, what: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compiled sums over uncensored observations; `_differentiate` holds the same in NumPy."""
+        program, (N, d) = self.model.program, flat.shape
+        psi = self.model.parameters.to_psi(flat)
+        structural = np.array(program.structural, dtype=np.int64)
+        f, df, status = program.solve(
+            np.ascontiguousarray(psi[:, structural]), self.inputs, subject, sensitivities=what >= GRADIENT
+        )
+        ll = np.zeros(N)
+        gradient = np.zeros((N if what >= GRADIENT else 0, d))
+        information = np.zeros((N if what >= INFORMATION else 0, d, d))
+        for o, (model, columns) in enumerate(zip(program.error_models, program.sigma_columns, strict=True)):
+            several = len(program.error_models) > 1
+            active = self.observed & (self.inputs.output == o) if several else self.observed
+            sigma = psi[:, columns]
+            if df is None:
+                with np.errstate(all="ignore"):
+                    sd = model.sd(f, sigma)
+                add_density(subject, active, self.y, f, sd, model.is_log_scale, ll)
+                continue
+            with np.errstate(all="ignore"):
+                residual = model.sd_with_derivatives(f, sigma)
+            add_slopes(
+                subject, active, self.y, f, df, residual, model.is_log_scale,
+                (structural, np.array(columns, dtype=np.int64)), ll, gradient,
+                information if what >= INFORMATION else None,
+            )  # fmt: skip
+        if df is None:
+            ll[status != 0] = -np.inf
+            return ll, gradient, information
+        return _to_phi(ll, gradient, information, status, self.model.parameters.dpsi_dphi(flat))
 
     def _terms(
         self, flat: np.ndarray, f: np.ndarray, subject: np.ndarray
@@ -256,6 +330,23 @@ class BoundModel:
     @property
     def _is_full(self) -> bool:
         return bool(self.observed.all())
+
+
+def _to_phi(
+    ll: np.ndarray, gradient: np.ndarray, information: np.ndarray, status: np.ndarray, slope: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chain derivatives by psi to phi, and clear those of rows that failed."""
+    with np.errstate(all="ignore"):  # a failed row may hold anything
+        gradient = gradient * slope
+        failed = (status != 0) | ~np.isfinite(ll) | ~np.isfinite(gradient).all(axis=1)
+        if information.shape[0]:
+            lower = np.tril(information)
+            lower += np.swapaxes(np.tril(information, -1), 1, 2)
+            information = lower * (slope[:, :, None] * slope[:, None, :])
+            information[failed] = 0.0
+    ll[failed] = -np.inf
+    gradient[failed] = 0.0
+    return ll, gradient, information
 
 
 def _information(

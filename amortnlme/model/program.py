@@ -112,18 +112,10 @@ class Program:
         ModelError
             E_MODEL_NO_PREDICTION when the dynamics are random.
         """
-        if not isinstance(self.engine, AbstractEngine):
-            raise ModelError(
-                "E_MODEL_NO_PREDICTION",
-                "the states of this model move at random: it can be simulated, but it has no prediction and "
-                "no closed likelihood. Use a method that needs simulations only.",
-            )
         psi = np.ascontiguousarray(self.parameters.to_psi(phi)[:, self.structural])
-        if not sensitivities:
-            f, status = self.engine.predict(inputs.rows(psi, rows))
-            return f, None, _flag_non_finite(f, inputs, rows, status)
-        f, df_dpsi, status = self.engine.predict_with_sensitivity(inputs.rows(psi, rows))
-        status = _flag_non_finite(f, inputs, rows, status)
+        f, df_dpsi, status = self.solve(psi, inputs, rows, sensitivities=sensitivities)
+        if df_dpsi is None:
+            return f, None, status
         slope = self.parameters.dpsi_dphi(phi)[:, None, self.structural]
         with np.errstate(all="ignore"):  # a failed row may hold anything; its status says so
             structural = df_dpsi * slope
@@ -132,6 +124,43 @@ class Program:
         df_dphi = np.zeros((*f.shape, self.parameters.d))
         df_dphi[:, :, self.structural] = structural
         return f, df_dphi, status
+
+    def solve(
+        self, psi: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, *, sensitivities: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """As `run`, for structural parameters on the natural scale and differentiated by them.
+
+        Parameters
+        ----------
+        psi : ndarray, shape (N, p)   [parameter units]
+        inputs : ProgramInputs
+        rows : ndarray of int, shape (N,)
+        sensitivities : bool
+
+        Returns
+        -------
+        f : ndarray, shape (N, m)   [observation units]
+        df_dpsi : ndarray, shape (N, m, p), or None
+            May hold anything in a row that failed.
+        status : ndarray of int, shape (N,)
+
+        Raises
+        ------
+        ModelError
+            E_MODEL_NO_PREDICTION when the dynamics are random.
+        """
+        if not isinstance(self.engine, AbstractEngine):
+            raise ModelError(
+                "E_MODEL_NO_PREDICTION",
+                "the states of this model move at random: it can be simulated, but it has no prediction and "
+                "no closed likelihood. Use a method that needs simulations only.",
+            )
+        if not sensitivities:
+            f, status = self.engine.predict(inputs.rows(psi, rows))
+            return f, None, _flag_non_finite(f, inputs, rows, status)
+        f, df_dpsi, status = self.engine.predict_with_sensitivity(inputs.rows(psi, rows))
+        status = _flag_non_finite(f, inputs, rows, status)
+        return f, df_dpsi, status
 
     def sample_paths(
         self, phi: np.ndarray, inputs: ProgramInputs, rows: np.ndarray, rng: np.random.Generator

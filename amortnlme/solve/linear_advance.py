@@ -82,7 +82,7 @@ def response(rate, dt):
 
 
 @kernel
-def advance_slopes(eigenvalues, r, dt, has_input, has_input_slopes, X, U, A, e):
+def advance_slopes(eigenvalues, r, dt, is_new, has_input, has_input_slopes, X, U, A, e, weights):
     """Advance the sensitivities by modes, before the state: e holds exp(l_i dt).
 
     S_i <- e_i S_i + sum_j A_ij (exp[l_i, l_j] z_j + exp[l_i, l_j, 0] u_j) + exp[l_i, 0] du_i
@@ -92,11 +92,15 @@ def advance_slopes(eigenvalues, r, dt, has_input, has_input_slopes, X, U, A, e):
     eigenvalues : ndarray, shape (R, n)   [1/time]
     r : int
     dt : float   [time]
+    is_new : bool
+        Whether `weights` still have to be computed for this dt.
     has_input, has_input_slopes : bool
         Whether u and du may differ from zero.
     X, U : ndarray, shape (p + 1, n)
     A : ndarray, shape (p, n, n)
     e : ndarray, shape (n,)
+    weights : ndarray, shape (n, n)
+        Receives dt exp[l_i, l_j].
     """
     n = X.shape[1]
     p = A.shape[0]
@@ -107,7 +111,9 @@ def advance_slopes(eigenvalues, r, dt, has_input, has_input_slopes, X, U, A, e):
         a = eigenvalues[r, i] * dt
         for j in range(i + 1):
             b = eigenvalues[r, j] * dt
-            first = dt * divided_difference(a, b, e[i], e[j])
+            if is_new:
+                weights[i, j] = dt * divided_difference(a, b, e[i], e[j])
+            first = weights[i, j]
             to_i = first * X[0, j]
             to_j = first * X[0, i]
             if has_input:
@@ -188,7 +194,9 @@ def advance(rates, r, dt, has_input, X, U, work):
     for i in range(e.shape[0]):
         e[i] = math.exp(eigenvalues[r, i] * dt)
     if X.shape[0] > 1:
-        advance_slopes(eigenvalues, r, dt, has_input, np.bool_(True), X, U, work.A, e)
+        advance_slopes(
+            eigenvalues, r, dt, np.bool_(True), has_input, np.bool_(True), X, U, work.A, e, work.small
+        )
     for i in range(e.shape[0]):
         X[0, i] *= e[i]
         if has_input:

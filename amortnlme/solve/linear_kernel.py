@@ -21,6 +21,7 @@ from amortnlme.solve.linear_advance import (
 )
 from amortnlme.solve.linear_arrays import Entries, Rates, Regimen, make_entries, make_work
 from amortnlme.solve.linear_steady import steady_state
+from amortnlme.solve.pointers import Pointer
 from amortnlme.solve.schedule import (
     BOLUS,
     INFUSION_END,
@@ -36,6 +37,8 @@ from amortnlme.solve.schedule import (
 OK = int(SolveStatus.OK)
 NON_FINITE = int(SolveStatus.NON_FINITE)
 NO_STEADY_STATE = int(SolveStatus.NO_STEADY_STATE)
+# Two intervals are the same when they differ by less than times are known: a few units in the last place.
+ROUNDING = 4.0 * 2.0**-52
 
 
 # Literal arguments are wrapped (np.int64(0), np.bool_(False)), because Numba compiles a function again for
@@ -222,14 +225,23 @@ def _run(
         frequent = what in (OBSERVE, NEW_SEGMENT) or (what == BOLUS and ss[g, k] == 0 and only_plain)
         if not frequent or row * n_segments + segment[g, k] != r or (dt > 0.0 and not may_advance):
             break
-        clock = time[g, k]
-        if dt > 0.0:
-            if dt != last_dt:
+        rounding = ROUNDING * abs(time[g, k])
+        if dt > rounding:
+            # Intervals of a regular grid differ by rounding alone. The clock then runs on by the interval
+            # taken, so that what is neglected never adds up.
+            is_new = not abs(dt - last_dt) <= rounding
+            if is_new:
                 for i in range(n):
                     e[i] = math.exp(eigenvalues[r, i] * dt)
                 last_dt = dt
+                clock = time[g, k]
+            else:
+                dt = last_dt
+                clock += dt
             if X.shape[0] > 1:
-                advance_slopes(eigenvalues, r, dt, has_input, has_input_slopes, X, U, work.A, e)
+                advance_slopes(
+                    eigenvalues, r, dt, is_new, has_input, has_input_slopes, X, U, work.A, e, work.small
+                )
             for i in range(n):
                 X[0, i] *= e[i]
                 if has_input:
@@ -407,10 +419,11 @@ def _compiled() -> tuple[Callable[..., Any], ...]:
     Linked as ordinary callees they would be compiled again inside every caller.
     """
     signatures = _signatures()
-    return tuple(
+    *pointed, drive = (
         kernel(signature)(getattr(function, "py_func", function))
         for function, signature in signatures.items()
     )
+    return (*(Pointer(f, s) for f, s in zip(pointed, signatures.values(), strict=False)), drive)
 
 
 def propagate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 
 from numba import config
 
@@ -50,5 +50,12 @@ def for_each_chunk(n_rows: int, task: Callable[[int, int], None], chunk_rows: in
             task(first, last)
         return
     with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(task, first, last) for first, last in chunks]:
+        # Every thread sees the caller's settings (NumPy keeps its error state there) and starts no others.
+        waiting = [pool.submit(copy_context().run, _alone, task, *chunk) for chunk in chunks]
+        for future in waiting:
             future.result()
+
+
+def _alone(task: Callable[[int, int], None], first: int, last: int) -> None:
+    with using_threads(1):
+        task(first, last)

@@ -1,0 +1,214 @@
+"""Proposals for random effects that are not close to normal: a mixture of local Laplace approximations.
+
+Symbols: phi_i = mu_i + L u_i, u_i ~ N(0, I). At a point c the expansion log p(y_i | phi) ~ const + g'(phi -
+c) - (phi - c)'J(phi - c) / 2 makes u normal with precision P = I + L'J L and mean c + inv(P) (L'g - c). Where
+the conditional law is normal every point gives the same component, and the mixture is exact; where it is
+skewed, bent or has several modes, components at points spread over it follow its shape piece by piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
+from amortnlme.methods.importance import effective_sample_size, normalized_weights
+from amortnlme.methods.proposals import (
+    LOG_2PI,
+    BaseNumbers,
+    FrozenNodes,
+    base_numbers,
+    log_standard_t,
+)
+
+#: Components per subject; a power of two, so that blocks of a Sobol sequence stay well spread.
+N_COMPONENTS = 16
+#: Longest step from a point to the mean of its component, in prior SDs.
+LONGEST_STEP = 3.0
+#: Rounds of fitting the components. The first one flattens the weights, as its nodes hardly cover the law.
+TEMPERATURES = (0.3, 0.7, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalMixture:
+    """Equally likely t-components.
+
+    Attributes
+    ----------
+    mean : ndarray, shape (n_subjects, K, r)
+    root : ndarray, shape (n_subjects, K, r, r)
+        Lower triangular; root root' is the scale matrix.
+    """
+
+    mean: np.ndarray
+    root: np.ndarray
+
+    def log_density(self, u: np.ndarray) -> np.ndarray:
+        """Log density of the mixture.
+
+        Parameters
+        ----------
+        u : ndarray, shape (n_subjects, n_points, r)
+
+        Returns
+        -------
+        ndarray, shape (n_subjects, n_points)   [nats]
+        """
+        K, r = self.mean.shape[1:]
+        inverse = np.linalg.inv(self.root)
+        log_root = np.log(np.diagonal(self.root, axis1=2, axis2=3)).sum(axis=2)
+        total = np.full(u.shape[:2], -np.inf)
+        for k in range(K):
+            white = (u - self.mean[:, k, None]) @ np.swapaxes(inverse[:, k], 1, 2)
+            part = log_standard_t((white**2).sum(axis=2), r) - log_root[:, k, None]
+            total = np.logaddexp(total, part)
+        return total - np.log(K)
+
+
+def freeze_mixture(mixture: LocalMixture, base: BaseNumbers) -> FrozenNodes:
+    """Place nodes, as many from every component; see `amortnlme.methods.proposals.freeze`.
+
+    Parameters
+    ----------
+    mixture : LocalMixture
+    base : BaseNumbers
+
+    Returns
+    -------
+    FrozenNodes
+    """
+    K, r = mixture.mean.shape[1:]
+    n_fitted = base.n_points - base.n_defensive
+    part = np.arange(n_fitted) * K // n_fitted
+    u = np.array(base.normal)
+    for k in range(K):
+        here = np.flatnonzero(part == k)
+        u[:, here] = mixture.mean[:, k, None] + base.scaled[:, here] @ np.swapaxes(mixture.root[:, k], 1, 2)
+    log_normal = -0.5 * (u**2).sum(axis=2) - 0.5 * r * LOG_2PI
+    share = base.n_defensive / base.n_points
+    log_share = np.log(share) if share > 0 else -np.inf
+    log_g = np.logaddexp(np.log1p(-share) + mixture.log_density(u), log_share + log_normal)
+    return FrozenNodes(u, log_normal - log_g)
+
+
+def expand_locally(
+    target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, points: np.ndarray
+) -> LocalMixture:
+    """Laplace approximation of the conditional law around each of several points.
+
+    Parameters
+    ----------
+    target : IndividualTarget
+    mu : ndarray, shape (n_subjects, d)
+    factor : ndarray, shape (d, r)
+    points : ndarray, shape (n_subjects, K, r)
+
+    Returns
+    -------
+    LocalMixture
+    """
+    n, K, r = points.shape
+    mean, root = np.empty((n, K, r)), np.empty((n, K, r, r))
+    for k in range(K):
+        u = points[:, k]
+        _, gradient, information = target.gauss_newton(mu + u @ factor.T)
+        covariance = np.linalg.inv(np.eye(r) + np.nan_to_num(factor.T @ information @ factor))
+        step = (covariance @ (np.nan_to_num(gradient @ factor) - u)[..., None])[..., 0]
+        step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1), 1e-300))[:, None]
+        mean[:, k], root[:, k] = u + step, np.linalg.cholesky(covariance)
+    return LocalMixture(mean, root)
+
+
+def fit_mixture(
+    target: IndividualTarget,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    start: LocalMixture,
+    rng: np.random.Generator,
+    n_points: int,
+) -> LocalMixture:
+    """Spread the components over the conditional laws by repeated importance resampling.
+
+    Parameters
+    ----------
+    target : IndividualTarget
+    mu : ndarray, shape (n_subjects, d)
+    factor : ndarray, shape (d, r)
+    start : LocalMixture
+        Where the first nodes come from.
+    rng : numpy.random.Generator
+    n_points : int
+        Nodes per subject and round.
+
+    Returns
+    -------
+    LocalMixture
+        Of each subject's rounds that whose nodes were the most effective.
+    """
+    n, _, r = start.mean.shape
+    nodes = freeze_mixture(start, base_numbers(n, n_points, r, rng))
+    log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
+    best, best_ess = None, np.zeros(n)
+    for temperature in TEMPERATURES:
+        points = _resample(nodes.u, temperature * log_weights, rng)
+        mixture = expand_locally(target, mu, factor, points)
+        nodes = freeze_mixture(mixture, base_numbers(n, n_points, r, rng))
+        log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
+        ess = effective_sample_size(log_weights)
+        pick = ess >= best_ess
+        best = mixture if best is None else choose(pick, mixture, best)
+        best_ess = np.where(pick, ess, best_ess)
+    assert best is not None
+    return best
+
+
+def choose(pick: np.ndarray, first: LocalMixture, second: LocalMixture) -> LocalMixture:
+    """Take the first mixture for some subjects, the second for the others.
+
+    Parameters
+    ----------
+    pick : ndarray of bool, shape (n_subjects,)
+    first, second : LocalMixture
+
+    Returns
+    -------
+    LocalMixture
+    """
+    return LocalMixture(
+        np.where(pick[:, None, None], first.mean, second.mean),
+        np.where(pick[:, None, None, None], first.root, second.root),
+    )
+
+
+def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixture:
+    """Take the components at two modes in turn.
+
+    Parameters
+    ----------
+    first, second : EmpiricalBayes
+        The same where a subject has one mode only.
+
+    Returns
+    -------
+    LocalMixture
+    """
+    roots = [np.linalg.cholesky(np.linalg.inv(modes.precision)) for modes in (first, second)]
+    turn = np.arange(N_COMPONENTS) % 2
+    return LocalMixture(np.stack([first.u, second.u], axis=1)[:, turn], np.stack(roots, axis=1)[:, turn])
+
+
+def _resample(u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Systematic resampling of `N_COMPONENTS` nodes of every subject."""
+    weights = normalized_weights(log_weights)
+    cumulative = np.cumsum(weights, axis=1)
+    grid = (np.arange(N_COMPONENTS) + rng.random((len(u), 1))) / N_COMPONENTS
+    index = np.stack([np.searchsorted(c, g * c[-1]) for c, g in zip(cumulative, grid, strict=True)])
+    return np.take_along_axis(u, np.minimum(index, u.shape[1] - 1)[..., None], axis=1)
+
+
+def _log_likelihood(
+    target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, u: np.ndarray
+) -> np.ndarray:
+    value = target.log_likelihood(mu[:, None] + u @ factor.T)
+    return np.where(np.isfinite(value), value, -np.inf)

@@ -1,0 +1,75 @@
+"""Second modes of individual laws, found by searching again from far away."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
+
+#: Starts lie this many population SDs out.
+SPREAD = 2.0
+#: Two modes are different when their distance, in conditional SDs of either, exceeds this.
+DIFFERENT = 4.0
+#: A mode whose mass is below exp(-this) of the known one's does not count.
+NEGLIGIBLE = 8.0
+
+
+def other_modes(
+    target: IndividualTarget,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    found: EmpiricalBayes,
+    n_starts: int,
+    rng: np.random.Generator,
+) -> tuple[EmpiricalBayes, np.ndarray]:
+    """Find each subject's most likely mode besides a known one.
+
+    Parameters
+    ----------
+    target : IndividualTarget
+    mu : ndarray, shape (n_subjects, d)
+    factor : ndarray, shape (d, r)
+    found : EmpiricalBayes
+        The known modes.
+    n_starts : int
+        Searches per subject, the same starts for all.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    modes : EmpiricalBayes
+        The known mode where there is no other worth the name.
+    exists : ndarray of bool, shape (n_subjects,)
+    """
+    n, r = found.u.shape
+    exists = np.zeros(n, dtype=bool)
+    best, best_mass = found, _log_mass(found) - NEGLIGIBLE
+    exponent = int(np.ceil(np.log2(max(n_starts, 1))))
+    uniform = qmc.Sobol(r, scramble=True, rng=rng).random_base2(exponent)[:n_starts]
+    for start in SPREAD * ndtri(np.clip(uniform, 1e-6, 1.0 - 1e-6)):
+        new = find_ebe(target, mu, factor, start=np.tile(start, (n, 1)), max_iterations=15, tolerance=1e-2)
+        away = new.u - found.u
+        far = np.minimum(_square(away, found.precision), _square(away, new.precision))
+        mass = _log_mass(new)
+        better = (far > DIFFERENT**2) & np.isfinite(new.log_joint) & (mass > best_mass)
+        exists |= better
+        best_mass = np.where(better, mass, best_mass)
+        best = EmpiricalBayes(
+            np.where(better[:, None], new.u, best.u),
+            np.where(better[:, None], new.phi, best.phi),
+            np.where(better[:, None, None], new.precision, best.precision),
+            np.where(better, new.log_joint, best.log_joint),
+            np.where(better, new.converged, best.converged),
+        )
+    return best, exists
+
+
+def _log_mass(modes: EmpiricalBayes) -> np.ndarray:
+    """Laplace's approximation of the mass around every mode, up to a constant."""
+    return modes.log_joint - 0.5 * np.linalg.slogdet(modes.precision)[1]
+
+
+def _square(away: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    return (away[:, None] @ precision @ away[..., None])[:, 0, 0]

@@ -136,7 +136,9 @@ def prior_kernel(law: ConditionalLaw, chains: Chains, rng: np.random.Generator) 
     """
     proposed = rng.standard_normal(chains.eta.shape) @ law.omega_root.T
     value = law.log_likelihood(proposed)
-    return _accept(chains, proposed, value, _gain(chains, value), rng)[0]
+    with np.errstate(invalid="ignore"):  # NaN where the model fails at both ends: no step to take
+        log_ratio = value - chains.log_likelihood
+    return _accept(chains, proposed, value, log_ratio, rng)[0]
 
 
 def mode_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np.random.Generator) -> Chains:
@@ -166,7 +168,8 @@ def mode_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np
     is_far = rng.random((n, C, 1)) < PRIOR_SHARE
     proposed = np.where(is_far, white @ law.omega_root.T, near)
     value = law.log_likelihood(proposed)
-    log_ratio = _gain(chains, value) + law.log_prior(proposed) - law.log_prior(chains.eta)
+    with np.errstate(invalid="ignore"):  # NaN where the model fails at both ends: no step to take
+        log_ratio = value + law.log_prior(proposed) - chains.log_likelihood - law.log_prior(chains.eta)
     log_ratio += _log_mixture(law, proposal, chains.eta) - _log_mixture(law, proposal, proposed)
     return _accept(chains, proposed, value, log_ratio, rng)[0]
 
@@ -207,16 +210,11 @@ def walk_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np
     roots = proposal.root[np.arange(n)[:, None], rng.integers(proposal.mode.shape[1], size=(n, C))]
     proposed = chains.eta + (roots @ white[..., None])[..., 0]
     value = law.log_likelihood(proposed)
-    log_ratio = _gain(chains, value) + law.log_prior(proposed) - law.log_prior(chains.eta)
+    with np.errstate(invalid="ignore"):  # NaN where the model fails at both ends: no step to take
+        log_ratio = value + law.log_prior(proposed) - chains.log_likelihood - law.log_prior(chains.eta)
     moved, rate = _accept(chains, proposed, value, log_ratio, rng)
     log_step = chains.log_step + ADAPTATION * (rate - TARGET_ACCEPTANCE)
     return Chains(moved.eta, moved.log_likelihood, np.clip(log_step, -6.0, 3.0))
-
-
-def _gain(chains: Chains, value: np.ndarray) -> np.ndarray:
-    """Difference of log-likelihoods; NaN where the model fails at both ends, which is no step to take."""
-    with np.errstate(invalid="ignore"):
-        return value - chains.log_likelihood
 
 
 def _accept(

@@ -157,7 +157,7 @@ class _Saem:
         fixed, index = state.fixed.copy(), population.random_index
         fixed[layout.random_columns], omega = maximize_random(statistics, layout, state.omega)
         omega = _floored(omega, state.omega, ANNEALING if annealing else LOWEST_SHARE)
-        omega = _floored(omega, state.least_omega, 1.0)
+        omega = _not_below(omega, state.least_omega)
         step = bounded_step(scores.pooled, statistics.information, gain, LONGEST_STEP)
         if annealing:
             step = np.where(self.pooled_is_error, np.maximum(step, 0.5 * np.log(ANNEALING)), step)
@@ -173,7 +173,7 @@ class _Saem:
         eta = (phi[:, :, index] - mu[:, None]) @ transform.T
         state.chains = Chains(eta, state.chains.log_likelihood, state.chains.log_step)
         omega = _floored(root @ root.T, omega, LOWEST_SHARE)
-        state.fixed, state.omega = fixed, _floored(omega, state.least_omega, 1.0)
+        state.fixed, state.omega = fixed, _not_below(omega, state.least_omega)
 
     def pack(self, state: _State) -> np.ndarray:
         return self._pack(state.fixed, state.omega)
@@ -286,6 +286,14 @@ def _floored(omega: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
     lifted = (vectors * np.maximum(values, share)) @ vectors.T
     # Entries outside the blocks are zero in both matrices, and stay so.
     return np.where((omega == 0.0) & (last == 0.0), 0.0, root @ lifted @ root.T)
+
+
+def _not_below(omega: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Lift omega to `least` where it is smaller in some direction; else not a bit of it changes."""
+    inverse = np.linalg.inv(np.linalg.cholesky(least))
+    if np.linalg.eigvalsh(inverse @ omega @ inverse.T)[0] >= 1.0:
+        return omega
+    return _floored(omega, least, 1.0)
 
 
 def _agree(iterates: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
-from amortnlme.methods.importance import effective_sample_size, normalized_weights
+from amortnlme.methods.importance import normalized_weights
 from amortnlme.methods.proposals import (
     LOG_2PI,
     BaseNumbers,
@@ -26,8 +26,12 @@ from amortnlme.methods.proposals import (
 N_COMPONENTS = 16
 #: Longest step from a point to the mean of its component, in prior SDs.
 LONGEST_STEP = 3.0
-#: Rounds of fitting the components. The first one flattens the weights, as its nodes hardly cover the law.
-TEMPERATURES = (0.3, 0.7, 1.0)
+#: SD of a short component, as a share of that of the whole law.
+SHORT = 0.35
+#: Powers the weights are raised to, round by round: components that are spread wider than the law reach its
+#: tails. The first nodes hardly cover it. No round is chosen for its effective number of nodes, which is
+#: largest where a tail is missed.
+TEMPERATURES = (0.3, 0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +97,7 @@ def freeze_mixture(mixture: LocalMixture, base: BaseNumbers) -> FrozenNodes:
 
 
 def expand_locally(
-    target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, points: np.ndarray
+    target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, points: np.ndarray, spread: np.ndarray
 ) -> LocalMixture:
     """Laplace approximation of the conditional law around each of several points.
 
@@ -103,17 +107,24 @@ def expand_locally(
     mu : ndarray, shape (n_subjects, d)
     factor : ndarray, shape (d, r)
     points : ndarray, shape (n_subjects, K, r)
+    spread : ndarray, shape (n_subjects, r, r)
+        Covariance of the whole law. Every second component is kept short along its widest direction: an
+        expansion holds nearby only, and a thin law bends out of a long component.
 
     Returns
     -------
     LocalMixture
     """
     n, K, r = points.shape
+    values, vectors = np.linalg.eigh(spread)
+    widest = vectors[:, :, -1] / (SHORT * np.sqrt(np.maximum(values[:, -1:], 1e-300)))
+    tether = widest[:, :, None] * widest[:, None, :]
     mean, root = np.empty((n, K, r)), np.empty((n, K, r, r))
     for k in range(K):
         u = points[:, k]
         _, gradient, information = target.gauss_newton(mu + u @ factor.T)
-        covariance = np.linalg.inv(np.eye(r) + np.nan_to_num(factor.T @ information @ factor))
+        precision = np.eye(r) + np.nan_to_num(factor.T @ information @ factor)
+        covariance = np.linalg.inv(precision + tether if k % 2 else precision)
         step = (covariance @ (np.nan_to_num(gradient @ factor) - u)[..., None])[..., 0]
         step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1), 1e-300))[:, None]
         mean[:, k], root[:, k] = u + step, np.linalg.cholesky(covariance)
@@ -144,23 +155,16 @@ def fit_mixture(
     Returns
     -------
     LocalMixture
-        Of each subject's rounds that whose nodes were the most effective.
     """
     n, _, r = start.mean.shape
     nodes = freeze_mixture(start, base_numbers(n, n_points, r, rng))
-    log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
-    best, best_ess = None, np.zeros(n)
+    mixture = start
     for temperature in TEMPERATURES:
-        points = _resample(nodes.u, temperature * log_weights, rng)
-        mixture = expand_locally(target, mu, factor, points)
-        nodes = freeze_mixture(mixture, base_numbers(n, n_points, r, rng))
         log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
-        ess = effective_sample_size(log_weights)
-        pick = ess >= best_ess
-        best = mixture if best is None else choose(pick, mixture, best)
-        best_ess = np.where(pick, ess, best_ess)
-    assert best is not None
-    return best
+        points, spread = _resample(nodes.u, temperature * log_weights, rng)
+        mixture = expand_locally(target, mu, factor, points, spread)
+        nodes = freeze_mixture(mixture, base_numbers(n, n_points, r, rng))
+    return mixture
 
 
 def choose(pick: np.ndarray, first: LocalMixture, second: LocalMixture) -> LocalMixture:
@@ -198,13 +202,18 @@ def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixt
     return LocalMixture(np.stack([first.u, second.u], axis=1)[:, turn], np.stack(roots, axis=1)[:, turn])
 
 
-def _resample(u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Systematic resampling of `N_COMPONENTS` nodes of every subject."""
+def _resample(
+    u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Systematic resampling of `N_COMPONENTS` nodes of every subject, and the covariance of all."""
     weights = normalized_weights(log_weights)
     cumulative = np.cumsum(weights, axis=1)
     grid = (np.arange(N_COMPONENTS) + rng.random((len(u), 1))) / N_COMPONENTS
     index = np.stack([np.searchsorted(c, g * c[-1]) for c, g in zip(cumulative, grid, strict=True)])
-    return np.take_along_axis(u, np.minimum(index, u.shape[1] - 1)[..., None], axis=1)
+    centered = u - (weights[..., None] * u).sum(axis=1)[:, None]
+    spread = np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered)
+    points = np.take_along_axis(u, np.minimum(index, u.shape[1] - 1)[..., None], axis=1)
+    return points, spread
 
 
 def _log_likelihood(

@@ -21,26 +21,30 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 @kernel
+def _residual(y, f, inverse, log_sd, is_log):
+    """Standardized residual, log density of an observation, and dh/df."""
+    if is_log:
+        log_y = math.log(y)
+        z = (log_y - math.log(f)) * inverse
+        return z, -0.5 * z * z - log_sd - HALF_LOG_2PI - log_y, 1.0 / f
+    z = (y - f) * inverse
+    return z, -0.5 * z * z - log_sd - HALF_LOG_2PI, 1.0
+
+
+@kernel
 def _density_sums(design, active, y, f, sd, is_log, total):
-    columns = f.shape[1]
     for row in range(f.shape[0]):
         subject = design[row]
         value = 0.0
         last_sd, log_sd, inverse = -1.0, 0.0, 0.0
-        for j in range(columns):
+        for j in range(f.shape[1]):
             if not active[subject, j]:
                 continue
             s = sd[row, j]
             # The SD of additive errors is the same for a whole row.
             if s != last_sd:
                 log_sd, inverse, last_sd = math.log(s), 1.0 / s, s
-            if is_log:
-                log_y = math.log(y[subject, j])
-                z = (log_y - math.log(f[row, j])) * inverse
-                term = -0.5 * z * z - log_sd - HALF_LOG_2PI - log_y
-            else:
-                z = (y[subject, j] - f[row, j]) * inverse
-                term = -0.5 * z * z - log_sd - HALF_LOG_2PI
+            z, term, _ = _residual(y[subject, j], f[row, j], inverse, log_sd, is_log)
             if not (s > 0.0 and math.isfinite(term) and math.isfinite(z * inverse)):
                 value = -math.inf
                 break
@@ -49,11 +53,37 @@ def _density_sums(design, active, y, f, sd, is_log, total):
 
 
 @kernel
+def _add_information(row, j, weight, by_f, slope_sd, df, ds_dsigma, structural, error, ds, information):
+    """Add what one observation says to the lower triangle."""
+    p, e = structural.shape[0], error.shape[0]
+    for a in range(p):
+        left = weight * by_f * by_f * df[row, j, a]
+        for b in range(a + 1):
+            information[row, structural[a], structural[b]] += left * df[row, j, b]
+    if slope_sd == 0.0:
+        for a in range(e):
+            left = 2.0 * weight * ds_dsigma[row, j, a]
+            for b in range(a + 1):
+                information[row, error[a], error[b]] += left * ds_dsigma[row, j, b]
+        return
+    d = ds.shape[0]
+    for a in range(d):
+        ds[a] = 0.0
+    for a in range(p):
+        ds[structural[a]] = slope_sd * df[row, j, a]
+    for a in range(e):
+        ds[error[a]] += ds_dsigma[row, j, a]
+    for a in range(d):
+        left = 2.0 * weight * ds[a]
+        for b in range(a + 1):
+            information[row, a, b] += left * ds[b]
+
+
+@kernel
 def _slope_sums(
     design, active, y, f, df, sd, ds_df, ds_dsigma, is_log, structural, error, with_information, total,
     gradient, information, ds,
 ):  # fmt: skip
-    d, p, e = gradient.shape[1], structural.shape[0], error.shape[0]
     for row in range(f.shape[0]):
         subject = design[row]
         value = 0.0
@@ -64,54 +94,22 @@ def _slope_sums(
             s = sd[row, j]
             if s != last_sd:
                 log_sd, inverse, last_sd = math.log(s), 1.0 / s, s
-            by_f = 1.0
-            if is_log:
-                log_y = math.log(y[subject, j])
-                z = (log_y - math.log(f[row, j])) * inverse
-                term = -0.5 * z * z - log_sd - HALF_LOG_2PI - log_y
-                by_f = 1.0 / f[row, j]
-            else:
-                z = (y[subject, j] - f[row, j]) * inverse
-                term = -0.5 * z * z - log_sd - HALF_LOG_2PI
+            z, term, by_f = _residual(y[subject, j], f[row, j], inverse, log_sd, is_log)
             by_mean, by_sd = z * inverse, (z * z - 1.0) * inverse
             if not (s > 0.0 and math.isfinite(term) and math.isfinite(by_mean)):
                 value = -math.inf
                 break
             value += term
-            slope_sd = ds_df[row, j]
-            push = by_mean * by_f + by_sd * slope_sd
-            for a in range(p):
+            push = by_mean * by_f + by_sd * ds_df[row, j]
+            for a in range(structural.shape[0]):
                 gradient[row, structural[a]] += push * df[row, j, a]
-            for a in range(e):
+            for a in range(error.shape[0]):
                 gradient[row, error[a]] += by_sd * ds_dsigma[row, j, a]
-            if not with_information:
-                continue
-            weight = inverse * inverse
-            mean_weight = weight * by_f * by_f
-            if slope_sd == 0.0:
-                for a in range(p):
-                    left = mean_weight * df[row, j, a]
-                    for b in range(a + 1):
-                        information[row, structural[a], structural[b]] += left * df[row, j, b]
-                for a in range(e):
-                    left = 2.0 * weight * ds_dsigma[row, j, a]
-                    for b in range(a + 1):
-                        information[row, error[a], error[b]] += left * ds_dsigma[row, j, b]
-                continue
-            for a in range(d):
-                ds[a] = 0.0
-            for a in range(p):
-                ds[structural[a]] = slope_sd * df[row, j, a]
-            for a in range(e):
-                ds[error[a]] += ds_dsigma[row, j, a]
-            for a in range(p):
-                left = mean_weight * df[row, j, a]
-                for b in range(a + 1):
-                    information[row, structural[a], structural[b]] += left * df[row, j, b]
-            for a in range(d):
-                left = 2.0 * weight * ds[a]
-                for b in range(a + 1):
-                    information[row, a, b] += left * ds[b]
+            if with_information:
+                _add_information(
+                    row, j, inverse * inverse, by_f, ds_df[row, j], df, ds_dsigma, structural, error, ds,
+                    information,
+                )  # fmt: skip
         total[row] += value
 
 
@@ -175,9 +173,9 @@ def add_slopes(
     """
     sd, ds_df, ds_dsigma = residual
     d = gradient.shape[1]
-    wanted = information is not None
+    wanted = np.bool_(information is not None)
+    table = np.empty((0, d, d)) if information is None else information
     _slope_sums(
         design, active, y, f, df, np.array(sd), np.array(ds_df), np.array(ds_dsigma), np.bool_(is_log),
-        *columns, np.bool_(wanted), total, gradient, np.empty((0, d, d)) if information is None else information,
-        np.empty(d),
+        *columns, wanted, total, gradient, table, np.empty(d),
     )  # fmt: skip

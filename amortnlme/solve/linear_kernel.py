@@ -198,6 +198,27 @@ def _enter_steady_state(rates, r, events, g, k, into, n_running, moves, work, ad
     return n_running
 
 
+@kernel(forceinline=True)
+def _observe(V, r, X, order, row, column, x, s):
+    """Write states and sensitivities of an observation; the sum returned is 0 if all are finite."""
+    n = X.shape[1]
+    checksum = 0.0
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            total += V[r, i, j] * X[0, j]
+        x[row, column, order[i]] = total
+        checksum += total * 0.0
+    for q in range(s.shape[2]):
+        for i in range(n):
+            total = 0.0
+            for j in range(n):
+                total += V[r, i, j] * X[q + 1, j]
+            s[row, column, q, order[i]] = total
+            checksum += total * 0.0
+    return checksum
+
+
 @kernel
 def _run(
     k, g, row, r, n_segments, clock, may_advance, has_input, has_input_slopes, only_plain, events, rates,
@@ -247,19 +268,7 @@ def _run(
                 if has_input:
                     X[0, i] += U[0, i] * response(eigenvalues[r, i], dt)
         if what == OBSERVE:
-            for i in range(n):
-                total = 0.0
-                for j in range(n):
-                    total += V[r, i, j] * X[0, j]
-                x[row, slot[g, k], order[i]] = total
-                checksum += total * 0.0
-            for q in range(s.shape[2]):
-                for i in range(n):
-                    total = 0.0
-                    for j in range(n):
-                        total += V[r, i, j] * X[q + 1, j]
-                    s[row, slot[g, k], q, order[i]] = total
-                    checksum += total * 0.0
+            checksum += _observe(V, r, X, order, row, slot[g, k], x, s)
         elif what == BOLUS:
             for i in range(n):
                 X[0, i] += W[r, i, position[compartment[g, k]]] * amount[g, k]

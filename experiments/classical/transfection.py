@@ -117,10 +117,9 @@ def squared_error(
     return min(float(np.mean(error**2)) for error in errors)
 
 
-def one_start(folder: Path, kind: Cells, n: int, number: int, n_starts: int) -> Row:
+def one_start(folder: Path, kind: Cells, n: int, number: int, n_starts: int, method: saem.Saem) -> Row:
     """Run SAEM from one of the starts that Saem(starts=n_starts) would use."""
-    dataset, method = read_cells(folder, kind, n), saem.Saem(referee_points=REFEREE_POINTS)
-    original = saem.data_starts
+    dataset, original = read_cells(folder, kind, n), saem.data_starts
 
     def only(target, prior, bound, count, rng):
         return original(target, prior, bound, n_starts, rng)[number : number + 1]
@@ -196,6 +195,10 @@ def our_cells(rows: list[Row]) -> list[str]:
 
 def table(args: argparse.Namespace, study: Study, sizes: list[int], n_starts: int) -> str:
     lines = []
+    method = saem.Saem(referee_points=REFEREE_POINTS)
+    if args.small:
+        # Far too short to settle: it is the script that is checked.
+        method = saem.Saem(50, 50, 20, n_chains=2, n_points=32, referee_points=64)
     for name in args.models:
         kind = KINDS[name]
         for n in sizes:
@@ -206,7 +209,7 @@ def table(args: argparse.Namespace, study: Study, sizes: list[int], n_starts: in
                 lines.append([name, str(n), *monolix_cells(row)])
             for number in range(n_starts):
                 key = f"{name} n={n} start {number + 1}"
-                work = lambda k=kind, c=n, s=number: one_start(args.data, k, c, s, n_starts)  # noqa: E731
+                work = lambda k=kind, c=n, s=number: one_start(args.data, k, c, s, n_starts, method)  # noqa: E731
                 rows.append(study.run(key, work))
             lines.append([name, str(n), *our_cells(rows)])
     titles = ("model", "cells", "", "best -2LL", "median -2LL", "MSE of the best", "median MSE")

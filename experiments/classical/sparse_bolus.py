@@ -40,6 +40,7 @@ NAMES = ("ln CL", "ln V", "ln a", "ln b", "L CL", "L V,CL", "L V")
 GENERATING = np.array([*np.log([5.0, 40.0, 0.3, 0.3]), 0.35, 0.4 * 0.3, 0.3 * np.sqrt(1 - 0.4**2)])
 SEED = 20240511
 NODES = (5, 9, 15, 21, 31)
+REFEREE_POINTS = (512, 4096)
 METHODS: dict[str, AbstractMethod] = {
     "quadrature": Quadrature(n_nodes=21),
     "saem": Saem(),
@@ -100,8 +101,10 @@ def ladder(dataset: Dataset, truth: Row) -> Row:
         for name, objective in objectives.items()
     }
     modes = objectives["laplace"].modes(x)
-    verdict = referee(bound, *population.unpack(x), modes, generator(SEED + 1))
-    return row | {"referee": verdict.ofv - truth["exact"], "referee_se": verdict.ofv_se}
+    for n in REFEREE_POINTS:
+        verdict = referee(bound, *population.unpack(x), modes, generator(SEED + n), n)
+        row |= {f"8 x {n} importance nodes": [verdict.ofv - truth["exact"], verdict.ofv_se]}
+    return row
 
 
 def one(dataset: Dataset, times: np.ndarray, y: np.ndarray, method: AbstractMethod) -> Row:
@@ -111,8 +114,11 @@ def one(dataset: Dataset, times: np.ndarray, y: np.ndarray, method: AbstractMeth
 
 
 def ladder_table(row: Row) -> str:
-    names = [name for name in row if not name.endswith("_s") and name != "referee_se"]
-    cells = [f"{row[n]:+.4f}" + (f" +- {row['referee_se']:.4f}" if n == "referee" else "") for n in names]
+    names = [name for name in row if not name.endswith("_s")]
+    cells = [
+        f"{row[n][0]:+.3f} +- {row[n][1]:.3f}" if isinstance(row[n], list) else f"{row[n]:+.4f}"
+        for n in names
+    ]
     return markdown(tuple(names), [cells])
 
 

@@ -160,16 +160,16 @@ def main() -> None:
     names = ("none",) if args.small else tuple(COVARIATE_COLUMNS)
     methods = ("quadrature", "focei", "fo") if args.small else tuple(METHODS)
     show(args, "theophylline", distance_table(study, names, methods))
-    n = 3 if args.small else SETTINGS["starts"]
-    many: dict[str, AbstractMethod] = {"focei": Focei(starts=n)}
-    if not args.small:
-        many |= {"laplace": Laplace(starts=n), "saem": Saem(starts=n)}
-    show(args, "theophylline starts", start_table(study, many))
     show(
         args,
         "theo_sd",
         public_table(study, ("focei",) if args.small else ("focei", "laplace", "quadrature", "saem")),
     )
+    n = 3 if args.small else SETTINGS["starts"]
+    many: dict[str, AbstractMethod] = {"focei": Focei(starts=n)}
+    if not args.small:
+        many |= {"laplace": Laplace(starts=n), "saem": Saem(starts=n)}
+    show(args, "theophylline starts", start_table(study, many))
 
 
 if __name__ == "__main__":

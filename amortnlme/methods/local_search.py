@@ -15,7 +15,7 @@ from amortnlme.population.bound_population import BoundPopulation
 BOUNDARY_COST = 5e-3
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
-#: Furthest move per parameter direction and round, in standard errors.
+#: Furthest move per parameter direction and round, in standard errors, of an objective that holds locally.
 REACH = 3.0
 #: Height, in log-likelihood, of the wall around points without support.
 WALL = 1e6
@@ -74,6 +74,7 @@ def minimize_whitened(
     transform: np.ndarray,
     free: np.ndarray,
     max_iterations: int = 60,
+    reach: float = REACH,
 ) -> LocalMinimum:
     """Minimize from x along directions in which the objective is nearly a unit bowl.
 
@@ -86,6 +87,8 @@ def minimize_whitened(
         As `whitening` gives for the free entries.
     free : ndarray of int, shape (n_free,)
     max_iterations : int
+    reach : float
+        Furthest move along each direction, in standard errors.
 
     Returns
     -------
@@ -107,8 +110,8 @@ def minimize_whitened(
     best = minimize_multistart(
         function,
         np.zeros((1, n)),
-        np.full(n, -REACH),
-        np.full(n, REACH),
+        np.full(n, -reach),
+        np.full(n, reach),
         [f"z{k}" for k in range(n)],
         max_iterations=max_iterations,
         value_tolerance=1e-10,

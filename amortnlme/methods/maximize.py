@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from amortnlme.methods.information import whitening
+from amortnlme.methods.local_search import REACH as LOCAL_REACH
 from amortnlme.methods.local_search import (
     PopulationObjective,
     information_at,
@@ -19,6 +20,9 @@ from amortnlme.population.bound_population import BoundPopulation
 MAX_ROUNDS = 40
 #: The optimum has settled when a round in fresh coordinates moves it by less than this many standard errors.
 SETTLED = 1e-3
+#: Furthest move per direction and round, in standard errors: far from the optimum the scores are large and
+#: these standard errors much too small.
+REACH = 30.0
 #: Moves longer than this (in standard errors) are followed by new coordinates from the scores.
 FAR = 0.3
 
@@ -56,7 +60,7 @@ def maximize(
     x = population.fold_signs(start)
     free = np.arange(population.n_x)
     trace: list[dict[str, Any]] = []
-    move, is_observed = np.inf, False
+    move, is_observed, information = np.inf, False, None
     value, scores = objective.value_and_scores(x)
     if not np.isfinite(value).all():
         # The caller, who knows the model, says which subject and why.
@@ -67,7 +71,8 @@ def maximize(
         if isinstance(objective, Recentering):
             objective.recenter(x)
         before = negative_value_and_gradient(objective, x)[0]
-        found = minimize_whitened(objective, x, transform, free)
+        reach = LOCAL_REACH if isinstance(objective, Recentering) else REACH
+        found = minimize_whitened(objective, x, transform, free, reach=reach)
         new = population.fold_signs(found.x)
         gain = max(before - found.value, 0.0)
         move = min(float(np.max(np.abs(new - x) / scale)), float(np.sqrt(2.0 * gain)))
@@ -82,7 +87,8 @@ def maximize(
             }
         )
         if move < tolerance and is_observed:
-            break
+            # Computed a move below the tolerance ago.
+            return finish(objective, population, x, scale, move, trace, at_limit=[], information=information)
         if move < FAR:
             information = information_at(objective, x, scale, free)
             is_observed = True

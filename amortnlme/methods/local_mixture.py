@@ -186,7 +186,7 @@ def choose(pick: np.ndarray, first: LocalMixture, second: LocalMixture) -> Local
 
 
 def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixture:
-    """Take the components at two modes in turn.
+    """Put one half of the components at each of two modes.
 
     Parameters
     ----------
@@ -198,8 +198,9 @@ def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixt
     LocalMixture
     """
     roots = [np.linalg.cholesky(np.linalg.inv(modes.precision)) for modes in (first, second)]
-    turn = np.arange(N_COMPONENTS) % 2
-    return LocalMixture(np.stack([first.u, second.u], axis=1)[:, turn], np.stack(roots, axis=1)[:, turn])
+    # Not in turn: systematic resampling could step over every second block of nodes.
+    half = np.arange(N_COMPONENTS) * 2 // N_COMPONENTS
+    return LocalMixture(np.stack([first.u, second.u], axis=1)[:, half], np.stack(roots, axis=1)[:, half])
 
 
 def _resample(

@@ -47,9 +47,7 @@ class LocalExpansions:
         """
         return cls(*(np.repeat(part[:, None], size, axis=1) for part in (point, gradient, curvature)))
 
-    def store(
-        self, slot: int, point: np.ndarray, gradient: np.ndarray, curvature: np.ndarray
-    ) -> None:
+    def store(self, slot: int, point: np.ndarray, gradient: np.ndarray, curvature: np.ndarray) -> None:
         """Overwrite one of the K expansions of every subject; failed ones (no finite value) are passed over.
 
         Parameters

@@ -422,7 +422,7 @@ def _signatures() -> dict[Callable[..., Any], Any]:
 
 
 @functools.cache
-def _compiled() -> tuple[Callable[..., Any], ...]:
+def _compiled() -> tuple[Any, ...]:
     """Compile the pointed-to functions and the driver, or load them from the cache.
 
     Linked as ordinary callees they would be compiled again inside every caller.

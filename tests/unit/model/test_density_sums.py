@@ -51,7 +51,7 @@ def assert_as_numpy(bound, phi):
     flat, subject = phi.reshape(-1, d), np.arange(S * M) // M
     ll, gradient, information = bound._differentiate(flat, subject, information=True)
     found = bound.expansions(phi)
-    # Both add the same terms, in another order: m terms lose at most m units in the last place of the largest.
+    # The same terms in another order: m of them lose at most m units in the last place of the largest.
     scale = np.abs(information).max(axis=(1, 2))
     assert_allclose(found[0].ravel(), ll, rtol=1e-12)
     assert_allclose(found[1].reshape(-1, d), gradient, rtol=1e-10, atol=1e-10 * np.abs(gradient).max())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from amortnlme.methods.ebe import better_modes, find_ebe
 from amortnlme.methods.laplace_likelihood import ExpandableTarget
@@ -264,15 +266,21 @@ def run_saem(
     state = run.begin(start)
     iterates: list[np.ndarray] = []
     settled = False
+    # Only somebody who watches a terminal is shown the progress.
+    bar = tqdm(total=n_exploration + n_averaging, desc="saem", unit="it", disable=not sys.stderr.isatty())
     while len(iterates) < max_exploration and not (settled and len(iterates) >= n_exploration):
         annealing = len(iterates) < n_exploration // 2
         run.iterate(state, len(iterates), 1.0, annealing=annealing, exploring=True)
         iterates.append(run.pack(state))
+        bar.update()
         settled = len(iterates) >= n_exploration // 2 + 2 * WINDOW and _agree(np.array(iterates))
     n_done = len(iterates)
+    bar.total = n_done + n_averaging
     for k in range(1, n_averaging + 1):
         run.iterate(state, n_done + k, float(k) ** -DECAY, annealing=False, exploring=False)
         iterates.append(run.pack(state))
+        bar.update()
+    bar.close()
     path = np.array(iterates)
     kept = path[n_done + n_averaging // 2 :]
     return SaemPath(population.fold_signs(kept.mean(axis=0)), path, n_done, settled, _batch_se(kept))

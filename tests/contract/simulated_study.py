@@ -13,9 +13,16 @@ SPREAD = 0.25
 
 
 def effects_of(model: IndividualModel) -> tuple[str, ...]:
-    """The first two structural parameters get the random effects."""
-    structural = [p.name for p in model.parameters.parameters if p.role == "structural"]
-    return tuple(structural[:2])
+    """The two structural parameters that a few designs inform most get the random effects."""
+    rng = np.random.default_rng(0)
+    batch = model.design_sampler.sample(8, rng)
+    phi = np.tile(model.parameters.typical_phi, (8, 1))
+    y = model.simulate_batch(phi, batch, rng).y
+    bound = model.bind(Dataset(tuple(_subject(batch, y[i], i) for i in range(8)), "pilot"))
+    information = np.diagonal(bound.gauss_newton(phi)[2], axis1=1, axis2=2).sum(axis=0)
+    structural = [i for i, p in enumerate(model.parameters.parameters) if p.role == "structural"]
+    best = sorted(structural, key=lambda i: -information[i])[:2]
+    return tuple(model.parameters.names[i] for i in sorted(best))
 
 
 def simulated_study(model: IndividualModel, n: int, seed: int) -> tuple[Dataset, np.ndarray]:

@@ -5,7 +5,8 @@
 Simulated cells of the simple transfection model (Arruda et al. 2024) from ../shared/data, which this script
 needs. The two rates can swap roles, so a cell alone does not say which is which, and a run can end with some
 cells swapped and others not. A run in which all are swapped has the same likelihood; it is relabeled. A start
-counts as successful when its -2 log-likelihood comes within 3 units, plus 3 Monte-Carlo SEs, of the best.
+counts as successful when its -2 log-likelihood comes within 10 units, plus 3 Monte-Carlo SEs, of the best: a
+population in which every cell chooses its roles pays about one bit per cell, 69 units for 50 cells.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from amortnlme.population.population_model import PopulationModel
 
 DATA = Path(__file__).parents[3] / "shared/data/synthetic_transfection/simple_v1_n500_monolix.csv.gz"
 EFFECTS = ("delta", "gamma", "k_m0_scale", "t0")
-MARGIN = 3.0
+MARGIN = 10.0
 
 
 def cells(path: Path, n: int) -> Dataset:

@@ -134,7 +134,7 @@ def test_louis_warns_when_its_monte_carlo_error_is_large():
     """With noisy data most of the complete-data information is missing, and 16 nodes are too few."""
     _, joined, x = _case(*CASES["full"])
     noisy = x.copy()
-    noisy[joined.names.index("theta_a")] = np.log(1.5)
+    noisy[joined.names.index("theta_a")] = np.log(3.0)
     modes = find_ebe(BOUND, *joined.unpack(noisy))
     covariance, (text,) = louis_covariance(BOUND, joined, noisy, modes, stream(1, 3), 16)
     assert covariance is not None

@@ -161,32 +161,3 @@ def freeze(proposal: Proposal, base: BaseNumbers) -> FrozenNodes:
     share = base.n_defensive / base.n_points
     log_g = np.logaddexp(np.log1p(-share) + log_t, (np.log(share) if share > 0 else -np.inf) + log_normal)
     return FrozenNodes(u, log_normal - log_g)
-
-
-def matched_proposal(nodes: FrozenNodes, weights: np.ndarray, previous: Proposal) -> Proposal:
-    """Match the proposal to the weighted moments of u, for subjects whose weights allow it.
-
-    Parameters
-    ----------
-    nodes : FrozenNodes
-    weights : ndarray, shape (n_subjects, n_points)
-        Normalized importance weights of the nodes.
-    previous : Proposal
-        Kept where fewer than 10 r effective nodes support the moments.
-
-    Returns
-    -------
-    Proposal
-    """
-    r = nodes.u.shape[2]
-    mean = (weights[..., None] * nodes.u).sum(axis=1)
-    centered = nodes.u - mean[:, None]
-    covariance = np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered)
-    ess = 1.0 / np.maximum((weights**2).sum(axis=1), 1e-300)
-    # A t with nu degrees of freedom and scale S has covariance S nu / (nu - 2); keep S slightly above the
-    # target.
-    usable = (ess > 10.0 * r) & (np.linalg.eigvalsh(covariance)[:, 0] > 1e-12)
-    return Proposal(
-        mean=np.where(usable[:, None], mean, previous.mean),
-        covariance=np.where(usable[:, None, None], covariance, previous.covariance),
-    )

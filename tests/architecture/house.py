@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "training": TABLES | {"h5py", "hdf5plugin", "tqdm"},
     "population": TABLES | {"h5py"},
     "neural": TABLES | {"h5py", "keras", "bayesflow", "tensorflow", "jax", "tqdm"},
-    "methods": TABLES | {"h5py", "threadpoolctl"},
+    "methods": TABLES | {"h5py", "threadpoolctl", "tqdm"},
     "diagnostics": TABLES | {"arviz", "xarray"},
     "report": TABLES | {"matplotlib", "jinja2", "markupsafe"},
     "cli": TABLES | {"typer", "click", "rich", "tqdm"},

@@ -57,8 +57,11 @@ def test_quickstart_writes_one_self_contained_page(finished):
         assert part in page
 
 
-def test_a_population_swap_takes_less_than_a_second_of_processor_time():
-    """In processor time, as a test does not have the machine to itself; the first fit compiles."""
+def test_a_population_swap_costs_no_more_than_150_evaluations_of_the_likelihood():
+    """In processor time and as a ratio, since machines differ by a factor of three: 75 to 90 were measured.
+
+    The unit is the likelihood with its gradient at 256 points per patient; the first fit compiles.
+    """
     import numpy as np
 
     import amortnlme as am
@@ -70,7 +73,13 @@ def test_a_population_swap_takes_less_than_a_second_of_processor_time():
     am.fit(draws, am.PopulationModel(random_effects=effects), dataset=data)
     started = time.process_time()
     am.fit(draws, am.PopulationModel(random_effects=effects, covariates=(weight,)), dataset=data)
-    assert time.process_time() - started < 1.0
+    swap = time.process_time() - started
+    bound = am.load_model("one_compartment_oral").bind(data)
+    bound.log_likelihood_and_gradient(draws.phi[:, :256])
+    started = time.process_time()
+    for _ in range(20):
+        bound.log_likelihood_and_gradient(draws.phi[:, :256])
+    assert swap < 150 * (time.process_time() - started) / 20
 
 
 def test_the_notebook_example_of_the_readme_runs(capsys, monkeypatch, tmp_path):

@@ -149,7 +149,10 @@ def _failures() -> dict[str, tuple[IndividualModel, Dataset, str]]:
     }
 
 
-@pytest.mark.parametrize("what", ["solver", "prediction", "density"])
+# The solver's own kernels take a minute to compile.
+@pytest.mark.parametrize(
+    "what", [pytest.param("solver", marks=pytest.mark.slow), "prediction", "density"]
+)
 @pytest.mark.parametrize("kind", METHODS)
 def test_a_hopeless_subject_fails_the_fit_and_is_named_with_the_reason(kind, what):
     model, dataset, reason = _failures()[what]

@@ -187,12 +187,20 @@ def test_a_fixed_typical_value_is_kept_and_the_others_are_its_conditional_maximu
 
     best = minimize(function, np.delete(X, [1, 2]), method="BFGS", options={"gtol": 1e-5})
     assert result.criterion == pytest.approx(2.0 * best.fun, abs=1e-4)
-    saem = fit(study(), population, Saem(), model=MODEL)
+
+
+@pytest.mark.slow
+def test_saem_keeps_a_fixed_typical_value():
+    population = PopulationModel(
+        random_effects=BETWEEN, occasion_effects=WITHIN, fixed={"s": 0.4, "a": 0.45}
+    )
+    result, saem = (fit(study(), population, method, model=MODEL) for method in (Focei(), Saem()))
     assert result.covariance is not None
     assert (np.abs(saem.x - result.x) < 0.3 * np.sqrt(np.diagonal(result.covariance))).all()
     assert saem.estimate("s").value == 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [Fo(), Foce(), Laplace(), Quadrature(n_nodes=2)])
 def test_the_other_methods_fit_occasions_too(method):
     result = fit(study(), POPULATION, method, model=MODEL)

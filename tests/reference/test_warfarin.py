@@ -64,7 +64,7 @@ def test_focei_reproduces_another_program():
     assert _distance(result, FERX_FOCEI).max() < 0.01
 
 
-@pytest.mark.parametrize("study", list(STUDIES))
+@pytest.mark.parametrize("study", [pytest.param("measured", marks=pytest.mark.slow), "censored"])
 def test_saem_comes_as_high_as_quadrature(study):
     """Bar of the house: within 0.3 in -2LL, both by the same referee; fixed effects within 0.1 SE."""
     exact, sampled = _fit(Quadrature(n_nodes=9), study), _fit(Saem(), study)

@@ -61,6 +61,7 @@ def test_focei_ends_where_nonmem_ends():
     assert (np.abs(result.x - X) < 0.01 * np.sqrt(np.diagonal(result.covariance))).all()
 
 
+@pytest.mark.slow
 def test_quadrature_and_saem_agree_with_each_other_and_laplace_is_as_good():
     """Refereed on one scale: within 0.3 in -2 log-likelihood, and 4.5 Monte-Carlo SEs of the difference."""
     best = _fit(Quadrature(n_nodes=4))

@@ -30,6 +30,7 @@ def _fit(method) -> PopulationFit:
     return fit(STUDY, POPULATION, method, model=MODEL)
 
 
+@pytest.mark.slow
 def test_a_model_with_an_exponent_keeps_the_contract():
     model = bolus_model(Combined("a", "b", "sd", c="c"), a=0.05, b=0.2, c=0.6)
     broken = [row for row in check_model(model).rows if not row.passed]

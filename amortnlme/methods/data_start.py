@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from amortnlme.methods.ebe import find_ebe
-from amortnlme.methods.laplace_likelihood import ExpandableTarget
+from amortnlme.methods.laplace_likelihood import ExpandableTarget, LaplaceLikelihood
 from amortnlme.methods.surrogate import gaussian_prior_moments
 from amortnlme.model.prior import AbstractPrior
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.starts import moments_to_start
+
+#: The typical values of the model are taken as start where they fit better by this much in log-likelihood:
+#: individual fits then lie in another basin (flip-flop kinetics, say), which a wide prior lets them.
+OTHER_BASIN = 50.0
+#: Largest starting SD around them, for parameters on a logarithmic or logistic scale.
+LARGEST_SD = 0.5
 
 
 def individual_moments(
@@ -57,11 +63,12 @@ def data_starts(
     Returns
     -------
     ndarray, shape (n_starts, n_x)
-        The first row comes from the moments themselves; the others are spread around it.
+        The first row comes from the moments themselves, or from the typical values of the model file where
+        these fit far better; the others are spread around it.
     """
     mean, covariance = individual_moments(target, prior, population.n_subjects)
     variance = np.diagonal(covariance, axis1=1, axis2=2)
-    center = moments_to_start(population, mean, variance)
+    center = _better(target, population, moments_to_start(population, mean, variance))
     starts = np.tile(center, (n_starts, 1))
     spread = mean.std(axis=0) + np.sqrt(np.median(variance, axis=0))
     noise = rng.standard_normal((n_starts - 1, population.n_x))
@@ -70,3 +77,15 @@ def data_starts(
     starts[1:, beta] += 0.5 * noise[:, beta]
     starts[1:, diagonal] *= np.exp(0.6 * noise[:, diagonal])
     return starts
+
+
+def _better(target: ExpandableTarget, population: BoundPopulation, moments: np.ndarray) -> np.ndarray:
+    """Choose between the moments of individual fits and the typical values of the model file."""
+    space, diagonal = population.parameters, population.chol_diagonal
+    is_bounded = np.array([space.parameters[p].transform != "identity" for p in population.random_index])
+    typical = np.zeros(population.n_x)
+    typical[population.theta_slice] = space.typical_phi[population.theta_index]
+    typical[diagonal] = np.where(is_bounded, np.minimum(moments[diagonal], LARGEST_SD), moments[diagonal])
+    values = [LaplaceLikelihood(target, population).value_and_scores(x)[0].sum() for x in (moments, typical)]
+    at_moments, at_typical = (value if np.isfinite(value) else -np.inf for value in values)
+    return typical if at_typical > at_moments + OTHER_BASIN else moments

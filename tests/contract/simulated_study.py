@@ -20,7 +20,12 @@ def effects_of(model: IndividualModel) -> tuple[str, ...]:
     y = model.simulate_batch(phi, batch, rng).y
     bound = model.bind(Dataset(tuple(_subject(batch, y[i], i) for i in range(8)), "pilot"))
     information = np.diagonal(bound.gauss_newton(phi)[2], axis1=1, axis2=2).sum(axis=0)
-    structural = [i for i, p in enumerate(model.parameters.parameters) if p.role == "structural"]
+    # Not lags and release times: in them the likelihood has kinks wherever a measurement is passed.
+    structural = [
+        i
+        for i, p in enumerate(model.parameters.parameters)
+        if p.role == "structural" and p.unit != model.units["time"]
+    ]
     best = sorted(structural, key=lambda i: -information[i])[:2]
     return tuple(model.parameters.names[i] for i in sorted(best))
 

@@ -13,6 +13,9 @@ from amortnlme.population.bound_population import BoundPopulation
 # : A diagonal entry of L is taken to be zero when setting it to zero costs less than this in -2 log-
 # likelihood.
 BOUNDARY_COST = 5e-3
+#: ... which is not asked where the curvature at the optimum promises more than this: in the SD of a random
+#: effect the likelihood is even, and one whose minimum costs so much has no second minimum at zero.
+BOUNDARY_CLEAR = 9.0
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
 #: Furthest move per parameter direction and round, in standard errors, of an objective that holds locally.
@@ -164,7 +167,7 @@ def rough_scale(information: np.ndarray) -> np.ndarray:
 
 
 def vanishing_effects(
-    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray
+    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray, curvature: np.ndarray
 ) -> list[int]:
     """Random effects whose own variance component (diagonal entry of L) may as well be zero.
 
@@ -174,6 +177,8 @@ def vanishing_effects(
     population : BoundPopulation
     x : ndarray, shape (n_x,)
         A minimum over all free entries.
+    curvature : ndarray, shape (n_x,)
+        Second derivatives of -log L by the entries of x; 0 where they are not known.
 
     Returns
     -------
@@ -183,6 +188,8 @@ def vanishing_effects(
     base = negative_value_and_gradient(objective, x)[0]
     found = []
     for position in np.unique(population.chol_diagonal):
+        if x[position] ** 2 * curvature[position] > BOUNDARY_CLEAR:
+            continue
         pinned = x.copy()
         pinned[position] = 0.0
         cost = 2.0 * (negative_value_and_gradient(objective, pinned)[0] - base)

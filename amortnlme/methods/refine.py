@@ -165,7 +165,7 @@ def finish(
     if information is None:
         information = information_at(coarse, x, scale, free)
     warnings = [_limit_warning(population, x, k) for k in at_limit]
-    pinned = vanishing_effects(coarse, population, x)
+    pinned = vanishing_effects(coarse, population, x, _curvature(information, free, population.n_x))
     if pinned:
         x = x.copy()
         x[pinned] = 0.0
@@ -207,6 +207,12 @@ def finish(
         warnings=warnings + complaints,
         trace=tuple(trace),
     )
+
+
+def _curvature(information: np.ndarray, free: np.ndarray, n_x: int) -> np.ndarray:
+    curvature = np.zeros(n_x)
+    curvature[free] = np.diagonal(information)
+    return curvature
 
 
 def _judge(

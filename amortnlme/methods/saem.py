@@ -287,7 +287,7 @@ def _ending(
         return _Ending(x, None, FitStatus.FAILED, np.inf, [])
     scores = objective.value_and_scores(x)[1]
     scale = rough_scale(scores.T @ scores + np.diag(1e-3 + 0.05 * (scores**2).sum(axis=0)))
-    pinned = vanishing_effects(objective, population, x)
+    pinned = vanishing_effects(objective, population, x, np.zeros(population.n_x))
     free = np.setdiff1d(np.arange(population.n_x), pinned)
     if not pinned and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, found)

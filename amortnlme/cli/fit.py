@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amortnlme.cli.options import JsonPath, Seed
+from amortnlme.cli.options import JsonPath, PooledVariance, Seed
 from amortnlme.cli.reply import ExitCode, reply
 from amortnlme.core.errors import UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.base import AbstractMethod
     from amortnlme.methods.population_fit import PopulationFit
 
-METHODS = ("amortized", "fo", "foce", "focei", "laplace", "agq", "saem")
+METHODS = ("amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "saem")
 
 
 def run(
@@ -28,8 +28,8 @@ def run(
         str,
         typer.Argument(
             metavar="DRAWS|DATA",
-            help="Posterior draws (HDF5, from `amortnlme sample`) for amortized; or an event table (CSV) "
-            "or a bundled dataset.",
+            help="Posterior draws (HDF5, from `amortnlme sample`) for amortized and monte-carlo; or an event "
+            "table (CSV) or a bundled dataset.",
         ),
     ],
     population: Annotated[
@@ -67,6 +67,7 @@ def run(
             "(saem).",
         ),
     ] = None,
+    pooled_variance: PooledVariance = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the fit.")] = None,
     seed: Seed = 0,
     json_path: JsonPath = None,
@@ -76,7 +77,9 @@ def run(
     Exit code 2 where the fit did not succeed.
     """
     with reply("fit", json_path, outputs=[out]) as answer:
-        options = _Options(method, correction, estimator, data, starts, nodes, standard_errors)
+        options = _Options(
+            method, correction, estimator, data, starts, nodes, standard_errors, pooled_variance
+        )
         result = _fit(source, population, model, seed, options)
         if out is not None:
             result.save(out)
@@ -97,6 +100,7 @@ class _Options:
     starts: int | None
     nodes: int | None
     standard_errors: str | None
+    pooled_variance: float | None
 
     def __post_init__(self) -> None:
         """Refuse an unknown method, and options it would ignore."""
@@ -108,7 +112,8 @@ class _Options:
         for flag, value, owners in (
             ("--correction", self.correction, ("amortized",)),
             ("--estimator", self.estimator, ("amortized",)),
-            ("--data", self.data, ("amortized",)),
+            ("--data", self.data, ("amortized", "monte-carlo")),
+            ("--pooled-variance", self.pooled_variance, ("monte-carlo",)),
             ("--nodes", self.nodes, ("agq",)),
             ("--standard-errors", self.standard_errors, classical),
         ):
@@ -125,9 +130,13 @@ def _fit(source: str, population: str, model: str | None, seed: int, options: _O
     from amortnlme.methods.fit import fit
     from amortnlme.population.posterior_draws import PosteriorDraws
 
-    if options.method == "amortized":
+    if options.method in ("amortized", "monte-carlo"):
         dataset = None if options.data is None else read_dataset(options.data)
-        chosen = _amortized(options, _log_density(options.estimator, dataset))
+        chosen = (
+            _monte_carlo(options)
+            if options.method == "monte-carlo"
+            else _amortized(options, _log_density(options.estimator, dataset))
+        )
         draws = PosteriorDraws.load(Path(source))
         return fit(draws, read_population_model(population), chosen, dataset=dataset, model=model, seed=seed)
     if model is None:
@@ -145,6 +154,13 @@ def _amortized(options: _Options, log_density: Callable[[np.ndarray], np.ndarray
 
     starts = Amortized().starts if options.starts is None else options.starts
     return Amortized(correction=options.correction or "auto", starts=starts, log_density=log_density)
+
+
+def _monte_carlo(options: _Options) -> AbstractMethod:
+    from amortnlme.methods.monte_carlo import MonteCarlo
+
+    starts = MonteCarlo().starts if options.starts is None else options.starts
+    return MonteCarlo(pooled_variance=options.pooled_variance, starts=starts)
 
 
 def _classical(options: _Options) -> AbstractMethod:

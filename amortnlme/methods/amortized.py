@@ -25,6 +25,7 @@ from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.correction import correct_surrogate
 from amortnlme.methods.density_targets import DensityTarget, SurrogateTarget
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
+from amortnlme.methods.monte_carlo_gate import error_reasons, gate_warnings
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import Verdict, referee
 from amortnlme.methods.refine import Optimum, fit_surrogate
@@ -185,6 +186,7 @@ class Amortized(AbstractMethod):
                 n_replicates=self.referee_replicates,
             )
         warnings += best.warnings + _mode_warnings(modes, population.subject_ids)
+        warnings += _noise_warnings(best, population.names)
         solution = _solution(self, problem, rough, best, modes, verdict, surrogate, warnings, watch)
         return assemble_fit(f"{self.name} ({correction} correction)", problem, solution)
 
@@ -283,6 +285,7 @@ def _solution(
         mc_se=best.mc_se,
         surrogate_shift=float(np.max(np.abs(best.x - rough.x) / best.scale)) if corrected else 0.0,
         n_clipped=surrogate.n_clipped,
+        mc_bias=best.mc_bias,
     )
     return Solution(
         x=best.x,
@@ -326,6 +329,13 @@ def _covariate_warnings(problem: FitProblem) -> list[str]:
         f"[W_FIT_COVARIATE_BASELINE] {', '.join(changing)} changes within subjects: the population model "
         f"uses its value at each subject's first record."
     ]
+
+
+def _noise_warnings(best: Optimum, names: tuple[str, ...]) -> list[str]:
+    if best.covariance is None or best.mc_se is None or best.mc_bias is None:
+        return []
+    reasons = error_reasons(names, np.sqrt(np.diagonal(best.covariance)), best.mc_se, best.mc_bias)
+    return gate_warnings(reasons, "Raise n_points.")
 
 
 def _mode_warnings(modes: EmpiricalBayes, ids: tuple[str, ...]) -> list[str]:

@@ -133,13 +133,22 @@ class GuidedLikelihood:
         )
         return value, self.population.pullback(dmu, dfactor)
 
-    def score_noise(self, x: np.ndarray) -> np.ndarray:
-        """Monte-Carlo covariance of the total score, shape (n_x, n_x).
+    def noise_moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Monte-Carlo covariance of the total score, and the leading term of its bias.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n_x,)
+
+        Returns
+        -------
+        covariance : ndarray, shape (n_x, n_x)
+        bias : ndarray, shape (n_x,)
 
         Notes
         -----
-        Delta method, sum_i sum_j w_ij^2 (s_ij - s_i)(s_ij - s_i)', as for independent nodes; quasi-Monte
-        Carlo nodes do better, so this is an upper bound in practice.
+        Delta method, sum_ij w_ij^2 (s_ij - s_i)(s_ij - s_i)' and -sum_ij w_ij^2 (s_ij - s_i), as for
+        independent nodes; quasi-Monte Carlo nodes do better, so these are upper bounds in practice.
         """
         place = self._place(x)
         log_likelihood, gradient = self._evaluate(place)
@@ -149,7 +158,7 @@ class GuidedLikelihood:
         joint = gradient @ place.factor - place.u
         white_joint = joint @ np.swapaxes(place.inverse_chol, 1, 2)
         population = self.population
-        noise = np.zeros((population.n_x, population.n_x))
+        noise, bias = np.zeros((population.n_x, population.n_x)), np.zeros(population.n_x)
         for i in range(population.n_subjects):
             # One subject at a time: the scores of all nodes of all subjects would not fit for large studies.
             dmu, dfactor = self._chain(
@@ -163,7 +172,8 @@ class GuidedLikelihood:
             node = population.pullback_rows(dmu, dfactor, population.regressors[i])
             centered = weights[i][:, None] * (node - weights[i] @ node)
             noise += centered.T @ centered
-        return noise
+            bias -= weights[i] @ centered
+        return noise, bias
 
     def ess(self, x: np.ndarray) -> np.ndarray:
         """Effective number of nodes of every subject at x, shape (n_subjects,)."""

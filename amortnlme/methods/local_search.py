@@ -13,6 +13,8 @@ from amortnlme.population.bound_population import BoundPopulation
 # : A diagonal entry of L is taken to be zero when setting it to zero costs less than this in -2 log-
 # likelihood.
 BOUNDARY_COST = 5e-3
+#: Share to which an error parameter is cut, on the log scale, to see whether the data notice it at all.
+CUT = -10.0
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
 #: Furthest move per parameter direction and round, in standard errors, of an objective that holds locally.
@@ -74,7 +76,7 @@ def minimize_whitened(
     transform: np.ndarray,
     free: np.ndarray,
     max_iterations: int = 60,
-    reach: float = REACH,
+    reach: float | np.ndarray = REACH,
 ) -> LocalMinimum:
     """Minimize from x along directions in which the objective is nearly a unit bowl.
 
@@ -87,7 +89,7 @@ def minimize_whitened(
         As `whitening` gives for the free entries.
     free : ndarray of int, shape (n_free,)
     max_iterations : int
-    reach : float
+    reach : float or ndarray of shape (n_free,)
         Furthest move along each direction, in standard errors.
 
     Returns
@@ -106,12 +108,13 @@ def minimize_whitened(
         return value, transform.T @ gradient[free]
 
     n = len(free)
+    limit = np.broadcast_to(np.asarray(reach, dtype=np.float64), (n,))
     wall = negative_value_and_gradient(objective, x)[0] + WALL
     best = minimize_multistart(
         function,
         np.zeros((1, n)),
-        np.full(n, -reach),
-        np.full(n, reach),
+        -limit,
+        limit,
         [f"z{k}" for k in range(n)],
         max_iterations=max_iterations,
         value_tolerance=1e-10,
@@ -189,6 +192,65 @@ def vanishing_effects(
         if cost < BOUNDARY_COST:
             found.append(int(position))
     return found
+
+
+def vanishing_errors(objective: PopulationObjective, population: BoundPopulation, x: np.ndarray) -> list[int]:
+    """Residual error parameters on the log scale that are as good as zero.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    population : BoundPopulation
+    x : ndarray, shape (n_x,)
+        A minimum over all free entries.
+
+    Returns
+    -------
+    list of int
+        Positions in x.
+    """
+    base = negative_value_and_gradient(objective, x)[0]
+    found = []
+    for position, column in enumerate(population.theta_index):
+        parameter = population.parameters.parameters[column]
+        if parameter.role != "error" or parameter.transform != "log" or column in population.random_index:
+            continue
+        cut = x.copy()
+        cut[position] += CUT
+        if 2.0 * (negative_value_and_gradient(objective, cut)[0] - base) < BOUNDARY_COST:
+            found.append(position)
+    return found
+
+
+def boundary_warning(population: BoundPopulation, effects: list[int], errors: list[int]) -> list[str]:
+    """Texts about what vanishes at the optimum.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    effects, errors : list of int
+        Positions in x, from `vanishing_effects` and `vanishing_errors`.
+
+    Returns
+    -------
+    list of str
+        With code W_FIT_BOUNDARY; empty where nothing vanishes.
+    """
+    texts = []
+    no_wald = "Wald standard errors do not exist there and are not given"
+    if effects:
+        names = ", ".join(population.names[k].removeprefix("chol_") for k in effects)
+        texts.append(
+            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the "
+            f"optimum. {no_wald}; simplify the random effects."
+        )
+    if errors:
+        names = ", ".join(population.names[k].removeprefix("theta_") for k in errors)
+        texts.append(
+            f"[W_FIT_BOUNDARY] the residual error parameter {names} is zero at the optimum: the other part "
+            f"of the error model explains the scatter alone. {no_wald}; leave it out of the error model."
+        )
+    return texts
 
 
 def wald_covariance(information: np.ndarray, free: np.ndarray, n_x: int) -> np.ndarray | None:

@@ -16,6 +16,11 @@ BOUNDARY_COST = 5e-3
 #: ... which is not asked where the curvature at the optimum promises more than this: in the SD of a random
 #: effect the likelihood is even, and one whose minimum costs so much has no second minimum at zero.
 BOUNDARY_CLEAR = 9.0
+#: Share to which an error parameter is cut, on the log scale, to see whether the data notice it at all.
+CUT = -10.0
+#: ... which is not asked where the curvature in its logarithm exceeds this: on its way to zero an error SD s
+#: costs c s^2 in -2 log-likelihood, and 2 c s^2 is that curvature.
+ERROR_CLEAR = 1.0
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
 #: Furthest move per parameter direction and round, in standard errors, of an objective that holds locally.
@@ -77,7 +82,7 @@ def minimize_whitened(
     transform: np.ndarray,
     free: np.ndarray,
     max_iterations: int = 60,
-    reach: float = REACH,
+    reach: float | np.ndarray = REACH,
 ) -> LocalMinimum:
     """Minimize from x along directions in which the objective is nearly a unit bowl.
 
@@ -90,7 +95,7 @@ def minimize_whitened(
         As `whitening` gives for the free entries.
     free : ndarray of int, shape (n_free,)
     max_iterations : int
-    reach : float
+    reach : float or ndarray of shape (n_free,)
         Furthest move along each direction, in standard errors.
 
     Returns
@@ -109,12 +114,13 @@ def minimize_whitened(
         return value, transform.T @ gradient[free]
 
     n = len(free)
+    limit = np.broadcast_to(np.asarray(reach, dtype=np.float64), (n,))
     wall = negative_value_and_gradient(objective, x)[0] + WALL
     best = minimize_multistart(
         function,
         np.zeros((1, n)),
-        np.full(n, -reach),
-        np.full(n, reach),
+        -limit,
+        limit,
         [f"z{k}" for k in range(n)],
         max_iterations=max_iterations,
         value_tolerance=1e-10,
@@ -196,6 +202,71 @@ def vanishing_effects(
         if cost < BOUNDARY_COST:
             found.append(int(position))
     return found
+
+
+def vanishing_errors(
+    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray, curvature: np.ndarray
+) -> list[int]:
+    """Residual error parameters on the log scale that are as good as zero.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    population : BoundPopulation
+    x : ndarray, shape (n_x,)
+        A minimum over all free entries.
+    curvature : ndarray, shape (n_x,)
+        Second derivatives of -log L by the entries of x; 0 where they are not known.
+
+    Returns
+    -------
+    list of int
+        Positions in x.
+    """
+    base = negative_value_and_gradient(objective, x)[0]
+    found = []
+    for position, column in enumerate(population.theta_index):
+        parameter = population.parameters.parameters[column]
+        if parameter.role != "error" or parameter.transform != "log" or column in population.random_index:
+            continue
+        if curvature[position] > ERROR_CLEAR:
+            continue
+        cut = x.copy()
+        cut[position] += CUT
+        if 2.0 * (negative_value_and_gradient(objective, cut)[0] - base) < BOUNDARY_COST:
+            found.append(position)
+    return found
+
+
+def boundary_warning(population: BoundPopulation, effects: list[int], errors: list[int]) -> list[str]:
+    """Texts about what vanishes at the optimum.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    effects, errors : list of int
+        Positions in x, from `vanishing_effects` and `vanishing_errors`.
+
+    Returns
+    -------
+    list of str
+        With code W_FIT_BOUNDARY; empty where nothing vanishes.
+    """
+    texts = []
+    no_wald = "Wald standard errors do not exist there and are not given"
+    if effects:
+        names = ", ".join(population.names[k].removeprefix("chol_") for k in effects)
+        texts.append(
+            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the "
+            f"optimum. {no_wald}; simplify the random effects."
+        )
+    if errors:
+        names = ", ".join(population.names[k].removeprefix("theta_") for k in errors)
+        texts.append(
+            f"[W_FIT_BOUNDARY] the residual error parameter {names} is zero at the optimum: the other part "
+            f"of the error model explains the scatter alone. {no_wald}; leave it out of the error model."
+        )
+    return texts
 
 
 def wald_covariance(information: np.ndarray, free: np.ndarray, n_x: int) -> np.ndarray | None:

@@ -13,11 +13,13 @@ from amortnlme.methods.identifiability import information_warning
 from amortnlme.methods.information import SINGULAR, invert_information, weak_entries, whitening
 from amortnlme.methods.local_search import (
     PopulationObjective,
+    boundary_warning,
     information_at,
     minimize_whitened,
     negative_value_and_gradient,
     rough_scale,
     vanishing_effects,
+    vanishing_errors,
     wald_covariance,
 )
 from amortnlme.methods.surrogate import SurrogateLikelihood, gaussian_prior_moments
@@ -143,7 +145,7 @@ def finish(
     coarse: PopulationObjective | None = None,
     information: np.ndarray | None = None,
 ) -> Optimum:
-    """Look for variances at zero, compute the information and judge the optimum.
+    """Look for variances and residual errors at zero, compute the information and judge the optimum.
 
     Parameters
     ----------
@@ -169,10 +171,10 @@ def finish(
     Optimum
     """
     coarse = objective if coarse is None else coarse
-    free = np.setdiff1d(np.arange(population.n_x), at_limit)
-    if information is None:
-        information = information_at(coarse, x, scale, free)
     warnings = [_limit_warning(population, x, k) for k in at_limit]
+    inside = np.setdiff1d(np.arange(population.n_x), at_limit)
+    free, information = _without_errors(coarse, population, x, scale, inside, information)
+    gone = [int(k) for k in np.setdiff1d(inside, free)]
     pinned = vanishing_effects(coarse, population, x, _curvature(information, free, population.n_x))
     if pinned:
         x = x.copy()
@@ -184,18 +186,13 @@ def finish(
         x = population.fold_signs(found.x)
         information = information_at(coarse, x, scale, free)
         trace.append({"stage": "boundary", "x": x.tolist(), "objective": 2.0 * found.value})
-        names = ", ".join(population.names[k].removeprefix("chol_") for k in pinned)
-        warnings.append(
-            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the "
-            f"optimum. "
-            f"Wald standard errors do not exist there and are not given; simplify the random effects."
-        )
+    warnings += boundary_warning(population, pinned, gone)
     covariance = wald_covariance(information, free, population.n_x)
     new_scale = scale.copy()
     new_scale[free] = rough_scale(information)
     value, gradient = negative_value_and_gradient(objective, x)
     gradient_norm = float(np.max(np.abs(gradient * new_scale)[free]))
-    on_boundary = bool(pinned or at_limit)
+    on_boundary = bool(pinned or gone or at_limit)
     weak = [population.names[free[k]] for k in weak_entries(information, SINGULAR)]
     status, complaints = _judge(on_boundary, covariance is not None, weak, gradient_norm, move)
     mc_se = mc_bias = None
@@ -218,9 +215,27 @@ def finish(
     )
 
 
-def _curvature(information: np.ndarray, free: np.ndarray, n_x: int) -> np.ndarray:
+def _without_errors(
+    objective: PopulationObjective,
+    population: BoundPopulation,
+    x: np.ndarray,
+    scale: np.ndarray,
+    inside: np.ndarray,
+    information: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entries that are neither at a limit nor vanishing residual errors, and their information."""
+    curvature = _curvature(information, inside, population.n_x)
+    free = np.setdiff1d(inside, vanishing_errors(objective, population, x, curvature))
+    if information is None:
+        return free, information_at(objective, x, scale, free)
+    known = np.isin(inside, free)
+    return free, information[np.ix_(known, known)]
+
+
+def _curvature(information: np.ndarray | None, free: np.ndarray, n_x: int) -> np.ndarray:
     curvature = np.zeros(n_x)
-    curvature[free] = np.diagonal(information)
+    if information is not None:
+        curvature[free] = np.diagonal(information)
     return curvature
 
 

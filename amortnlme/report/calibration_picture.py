@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from amortnlme.diagnostics.calibration import coverage_from_ranks, ecdf_difference
+from amortnlme.report.figures import to_png
 from amortnlme.report.plots_checks import calibration_figure
 
 
@@ -29,6 +29,4 @@ def calibration_png(record: Mapping[str, Any]) -> bytes:
     figure = calibration_figure(
         list(record["parameters"]), ecdf_difference(ranks, n_draws), coverage_from_ranks(ranks, n_draws)
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return to_png(figure)

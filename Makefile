@@ -1,7 +1,8 @@
 # The commands of a newcomer. They need Python 3.11 (with its venv module) and nothing else.
 #   make demo   install into .venv and run the theophylline study with the shipped estimator
 #   make test   run everything continuous integration runs
-#   make train-one-compartment-oral   rebuild the shipped estimator from its recipe
+#   make train-one-compartment-oral   rebuild a shipped estimator from its recipe
+#   make train-mrna-transfection-simple   the same for the other one
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,13 +11,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-tensorflow test-jax train-one-compartment-oral
+.PHONY: help demo test lint types test-tensorflow test-jax train-one-compartment-oral train-mrna-transfection-simple
 
 # Processes that share the tests; each compiles its own kernels, so that more than the cores do not pay.
 WORKERS ?= 2
 
 help:
-	@sed -n '2,4s/^# *//p' Makefile
+	@sed -n '2,5s/^# *//p' Makefile
 
 demo: $(VENV)/.runtime
 	$(BIN)/amortnlme quickstart --out $(OUT)
@@ -58,3 +59,7 @@ $(VENV)/.dev: requirements/lock-dev.txt pyproject.toml | $(BIN)/python
 # About 40 minutes on one core; an interrupted run goes on where it stopped. It trains on JAX, hence the .dev.
 train-one-compartment-oral: $(VENV)/.dev
 	PATH="$(abspath $(BIN)):$$PATH" sh experiments/train_one_compartment_oral/run.sh runs
+
+# About 40 minutes on one core.
+train-mrna-transfection-simple: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" sh experiments/train_mrna_transfection_simple/run.sh runs

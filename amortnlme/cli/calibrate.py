@@ -31,7 +31,9 @@ def run(
         loaded = Estimator.load(estimator)
         document = calibrate(loaded, n, seed).to_dict()
         if Path(estimator).is_dir():
-            store_calibration(estimator, document)
+            from amortnlme.report.calibration_picture import calibration_png
+
+            store_calibration(estimator, document, calibration_png(document))
         answer.result = document
         show_table(
             ["parameter", "coverage 50 %", "80 %", "95 %", "contraction", "recovery", "p of uniform ranks"],

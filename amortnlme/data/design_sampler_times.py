@@ -83,12 +83,16 @@ class PlannedTimes(AbstractSampling):
         SD of the deviation from each planned time (or one for all), truncated at 2.5 SDs.
     keep : tuple of int, or None
         Range of the number of planned times that take place, all equally likely; None: every one.
+    complete : float
+        Probability that as many times take place as `keep` allows, whatever number was drawn: a plan that is
+        mostly followed to its end.
     """
 
     times: tuple[float, ...]
     outputs: tuple[int, ...] = (1,)
     jitter: tuple[float, ...] = (0.0,)
     keep: tuple[int, int] | None = None
+    complete: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
@@ -107,6 +111,11 @@ class PlannedTimes(AbstractSampling):
             )
         if self.keep is not None and not 0 <= self.keep[0] <= self.keep[1] <= k:
             raise refusal(f"keep is {self.keep}; it lies between 0 and the number of times, {k}.")
+        if not 0.0 <= self.complete <= 1.0 or (self.complete > 0.0 and self.keep is None):
+            raise refusal(
+                f"complete is {self.complete} with keep {self.keep}; a probability lies between 0 and 1, and "
+                "without keep every plan is complete."
+            )
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -122,6 +131,8 @@ class PlannedTimes(AbstractSampling):
         if self.keep is None:
             return time
         count = rng.integers(self.keep[0], self.keep[1] + 1, n)
+        if self.complete > 0.0:
+            count = np.where(rng.random(n) < self.complete, self.keep[1], count)
         rank = rng.random(shape).argsort(axis=1).argsort(axis=1)
         return np.where(rank < count[:, None], time, np.inf)
 

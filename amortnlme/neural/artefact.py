@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 from amortnlme.core.errors import AmortNlmeError, ArtefactError
-from amortnlme.core.files import make_folder, sha256_file, write_error, write_json_atomic, write_text_atomic
+from amortnlme.core.files import (
+    make_folder,
+    sha256_file,
+    write_bytes_atomic,
+    write_error,
+    write_json_atomic,
+    write_text_atomic,
+)
 from amortnlme.core.h5 import read_h5, write_h5_atomic
 from amortnlme.model.individual import IndividualModel
 from amortnlme.model.registry import load_model, model_names
@@ -31,6 +38,8 @@ from amortnlme.neural.spec import NetworkSpec, TrainingSpec
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, SENTINEL = "config.json", "model.weights.h5", "sentinel.h5"
 HISTORY, CARD, CALIBRATION, CHECKSUMS = "history.csv", "model_card.md", "calibration.json", "CHECKSUMS.sha256"
+PICTURE = "calibration.png"
+_OPTIONAL = (CALIBRATION, PICTURE)
 _REQUIRED = (CONFIG, WEIGHTS, SENTINEL, HISTORY, CARD)
 _WEIGHTS_KIND = "estimator-weights"
 
@@ -68,6 +77,8 @@ def save_artefact(estimator: Estimator, path: Path) -> None:
     make_sentinel(estimator, path / SENTINEL)
     write_text_atomic(path / HISTORY, _history_csv(estimator.history))
     write_text_atomic(path / CARD, model_card(estimator))
+    # The picture belongs to the calibration of what lay here before.
+    (path / PICTURE).unlink(missing_ok=True)
     if estimator.calibration is None:
         (path / CALIBRATION).unlink(missing_ok=True)
     else:
@@ -75,7 +86,7 @@ def save_artefact(estimator: Estimator, path: Path) -> None:
     _write_checksums(path)
 
 
-def store_calibration(path: str | Path, calibration: dict[str, Any]) -> None:
+def store_calibration(path: str | Path, calibration: dict[str, Any], picture: bytes | None = None) -> None:
     """Put a calibration record into an artefact and leave network and sentinel as they are.
 
     Parameters
@@ -84,6 +95,8 @@ def store_calibration(path: str | Path, calibration: dict[str, Any]) -> None:
         Artefact directory, or the name of an estimator that ships with the package.
     calibration : dict
         `CalibrationResult.to_dict()`.
+    picture : bytes or None
+        PNG file that shows it; None keeps the one that is there.
 
     Raises
     ------
@@ -97,9 +110,12 @@ def store_calibration(path: str | Path, calibration: dict[str, Any]) -> None:
     try:
         shutil.copytree(folder, fresh)
         write_json_atomic(fresh / CALIBRATION, calibration)
-        write_text_atomic(fresh / CARD, model_card(estimator))
+        if picture is not None:
+            write_bytes_atomic(fresh / PICTURE, picture)
+        shown = PICTURE if (fresh / PICTURE).is_file() else None
+        write_text_atomic(fresh / CARD, model_card(estimator, picture=shown))
         _write_checksums(fresh)
-        for name in (CALIBRATION, CARD, CHECKSUMS):
+        for name in (CALIBRATION, CARD, *([PICTURE] if shown else []), CHECKSUMS):
             (fresh / name).replace(folder / name)
     except OSError as cause:
         raise write_error(folder, cause) from cause
@@ -109,7 +125,7 @@ def store_calibration(path: str | Path, calibration: dict[str, Any]) -> None:
 
 
 def _write_checksums(path: Path) -> None:
-    names = [name for name in (*_REQUIRED, CALIBRATION) if (path / name).is_file()]
+    names = [name for name in (*_REQUIRED, *_OPTIONAL) if (path / name).is_file()]
     lines = [f"{sha256_file(path / name)}  {name}\n" for name in sorted(names)]
     write_text_atomic(path / CHECKSUMS, "".join(lines))
 
@@ -198,7 +214,7 @@ def _verify_checksums(folder: Path) -> set[str]:
             "interrupted. "
             "Restore the artefact from its source.",
         ) from error
-    known = (*_REQUIRED, CALIBRATION)
+    known = (*_REQUIRED, *_OPTIONAL)
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     unknown = [name for name in sums if name not in known]
     absent = [name for name in _REQUIRED if name not in sums]

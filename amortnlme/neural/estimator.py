@@ -89,6 +89,7 @@ class Estimator:
         Estimator
             Not trained yet.
         """
+        from amortnlme.neural.exchange import exchangeable_pair
         from amortnlme.neural.flow import PosteriorNetwork
 
         # Keras initializers draw from its global generator; there is no narrower switch for nested layers.
@@ -96,7 +97,8 @@ class Estimator:
         if seed is not None:
             keras.utils.set_random_seed(seed % 2**32)
         n_features, n_conditions = len(encoder.feature_mean), len(encoder.condition_mean)
-        network = PosteriorNetwork(encoder.spec, n_features, n_conditions, model.d)
+        pair = exchangeable_pair(model, encoder.spec) if encoder.spec.exchangeable else None
+        network = PosteriorNetwork(encoder.spec, n_features, n_conditions, model.d, pair)
         return cls(model, encoder, network, record)
 
     @classmethod
@@ -183,7 +185,7 @@ class Estimator:
             raise DrawsError("E_DRAWS_COUNT", f"n_draws is {n_draws}. Allowed: an integer of at least 1.")
         encoded = self.encode(dataset)
         context = self._compiled.context(encoded)
-        noise = rng.standard_normal((dataset.n_subjects, n_draws, self.model.d))
+        noise = rng.standard_normal((dataset.n_subjects, n_draws, self.network.n_noise))
         coordinates = self._draw(noise, context)
         rejected = self._redraw_wild(coordinates, context, dataset.ids, rng)
         phi = self.encoder.to_phi(coordinates, encoded.shift)
@@ -285,7 +287,8 @@ class Estimator:
     def _draw(self, noise: np.ndarray, context: np.ndarray) -> np.ndarray:
         """Coordinates (S, M, d) float32 of noise (S, M, d)."""
         repeated = np.repeat(context, noise.shape[1], axis=0)
-        return self._compiled.draw(noise.reshape(-1, noise.shape[2]), repeated).reshape(noise.shape)
+        drawn = self._compiled.draw(noise.reshape(-1, noise.shape[2]), repeated)
+        return drawn.reshape(*noise.shape[:2], self.model.d)
 
     def _redraw_wild(
         self, coordinates: np.ndarray, context: np.ndarray, ids: Sequence[str], rng: np.random.Generator
@@ -299,7 +302,7 @@ class Estimator:
             rejected += np.bincount(subject, minlength=len(rejected))
             if rejected.max() > _MAX_WILD_SHARE * coordinates.shape[1] + 1:
                 break
-            noise = rng.standard_normal((subject.size, coordinates.shape[2]))
+            noise = rng.standard_normal((subject.size, self.network.n_noise))
             coordinates[subject, draw] = self._compiled.draw(noise, context[subject])
         worst = int(np.argmax(rejected))
         raise DrawsError(

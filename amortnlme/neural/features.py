@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amortnlme.data.design import DesignBatch, EventKind
+from amortnlme.neural.differences import difference_features
 from amortnlme.neural.history import dose_history
 
 if TYPE_CHECKING:
@@ -42,15 +43,19 @@ def raw_features(
     valid : ndarray (n, k) bool
         Records that become tokens.
     conditions : ndarray (n, C)
-        Log first dose, log output scale, log counts, covariates.
+        Log first dose, log output scale, log counts, then what the options add, covariates.
     shift : ndarray (n, d)
-        What the parameters lose when doses and measurements are divided by the subject's scales.
+        What the parameters lose when doses and measurements are divided by the subject's scales, or when its
+        mean is taken off the measurements.
     """
+    spec = encoder.spec
     first = first_dose(batch)
     factor = encoder.dose_reference / np.where(first > 0, first, encoder.dose_reference)
     slot = np.maximum(batch.obs_slot, 0)
     is_measurement = (batch.obs_slot >= 0) & np.take_along_axis(observed, slot, axis=1)
-    value = np.where(is_measurement, np.take_along_axis(np.where(observed, y, 0.0), slot, axis=1), 0.0)
+    level = own_level(y, observed) if spec.output_shifted else np.zeros(len(y))
+    value = np.where(observed, y - level[:, None], 0.0)
+    value = np.where(is_measurement, np.take_along_axis(value, slot, axis=1), 0.0)
     value = value * factor[:, None] / encoder.output_scale
     log_size = _log_size(encoder, value, is_measurement)
     value = value * np.exp(-log_size)[:, None]
@@ -58,10 +63,19 @@ def raw_features(
     is_dose = np.isin(batch.kind, (EventKind.BOLUS, EventKind.INFUSION))
     # A record is compared with its predecessor in the same sequence, so measurements nobody took leave no
     # trace.
-    valid = is_measurement | is_event if encoder.spec.tokens == "events" else is_measurement
+    valid = is_measurement | is_event if spec.tokens == "events" else is_measurement
     columns = [value, *(np.arcsinh(value / width) for width in _SQUASH)]
-    columns += _clock_features(batch, is_dose, valid, encoder.time_scale)
-    if encoder.spec.tokens == "events":
+    clock = _clock_features(batch, is_dose, valid, encoder.time_scale)
+    # Where nobody is dosed, the time since a dose would repeat the time.
+    columns += clock if spec.tokens == "events" or spec.history_rates else [clock[0], clock[3]]
+    added: list[np.ndarray] = []
+    if spec.difference_features:
+        more, added = difference_features(batch, value, is_measurement, encoder.n_outputs)
+        columns += more
+    if spec.output_shifted:
+        spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
+        added += [level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]
+    if spec.tokens == "events":
         relative_dose = np.where(is_dose, batch.amount, 0.0) * factor[:, None] / encoder.dose_reference
         columns += [
             is_measurement,
@@ -74,19 +88,38 @@ def raw_features(
         columns += [is_measurement & (batch.output == i + 1) for i in range(encoder.n_outputs)]
     columns += [batch.covariates[name] for name in encoder.covariates]
     raw = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
-    if encoder.spec.history_rates:
-        held = dose_history(batch, np.asarray(encoder.spec.history_rates))
+    if spec.history_rates:
+        held = dose_history(batch, np.asarray(spec.history_rates))
         raw = np.concatenate([raw, held * (factor / encoder.dose_reference)[:, None, None]], axis=-1)
     counts = [np.log(np.maximum(flag.sum(axis=1), 1)) for flag in (is_measurement, is_dose)]
     static = [batch.covariates[name][:, 0] for name in encoder.covariates]
-    conditions = np.stack([-np.log(factor), log_size, *counts, *static], axis=-1)
-    shift = -np.log(factor)[:, None] * encoder.dose_exponent + log_size[:, None] * encoder.output_exponent
+    conditions = np.stack([-np.log(factor), log_size, *counts, *added, *static], axis=-1)
+    moved = level if spec.output_shifted else log_size
+    shift = -np.log(factor)[:, None] * encoder.dose_exponent + moved[:, None] * encoder.output_exponent
     return raw, valid, conditions, shift
+
+
+def own_level(y: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Find the mean measurement of each subject.
+
+    Parameters
+    ----------
+    y : ndarray (n, m), unit of the outputs
+        Measurements.
+    observed : ndarray (n, m) bool
+        Which measurements exist.
+
+    Returns
+    -------
+    ndarray (n,), unit of the outputs
+        Means; 0 where there is no measurement.
+    """
+    return np.where(observed, y, 0.0).sum(axis=1) / np.maximum(observed.sum(axis=1), 1)
 
 
 def _log_size(encoder: EventEncoder, value: np.ndarray, is_measurement: np.ndarray) -> np.ndarray:
     """Log root mean square of the valid measurements (n,), floored; 0 when the option is off."""
-    if not np.any(encoder.output_exponent):
+    if encoder.spec.output_shifted or not np.any(encoder.output_exponent):
         return np.zeros(len(value))
     count = np.maximum(is_measurement.sum(axis=1), 1)
     return 0.5 * np.log((value**2).sum(axis=1) / count + _SMALLEST_SIZE**2)
@@ -98,14 +131,19 @@ def _clock_features(
     """Time, time since the last dose (two squashings) and time since the previous token, each (n, k)."""
     n, k = batch.time.shape
     since_dose, since_token = np.empty((n, k)), np.empty((n, k))
-    last_dose, last_token = batch.time[:, 0].copy(), batch.time[:, 0].copy()
+    # A measurement nobody took must not start the clock.
+    first = np.argmax(valid | is_dose, axis=1)
+    last_dose = batch.time[np.arange(n), first]
+    last_token = last_dose.copy()
     for j in range(k):
         now = batch.time[:, j]
         # A reset may move the clock back; both stopwatches then restart with it.
         restart = batch.kind[:, j] == EventKind.RESET
         last_dose = np.where(restart | is_dose[:, j], now, last_dose)
         last_token = np.where(restart, now, last_token)
-        since_dose[:, j], since_token[:, j] = now - last_dose, now - last_token
+        # Not negative: records before the first one that counts become no tokens.
+        since_dose[:, j] = np.maximum(now - last_dose, 0.0)
+        since_token[:, j] = np.maximum(now - last_token, 0.0)
         last_token = np.where(valid[:, j], now, last_token)
     first_minutes = 0.002
     log_dose, log_token = (np.log(since / scale + first_minutes) for since in (since_dose, since_token))

@@ -8,11 +8,19 @@ import bayesflow
 import keras
 from keras import layers, ops
 
+from amortnlme.neural.series import ConvGruSummary, LstmSummary
 from amortnlme.neural.spec import NetworkSpec
 from amortnlme.neural.summary import GruSummary, SetSummary
 
 # Posterior SDs between exp(-8) and exp(8) training SDs; without a bound a stray input overflows float32.
 _LOG_SCALE_BOUND = 8.0
+# Splines act between these training SDs and are affine outside. Their gradients are NaN where an input leaves
+# the domain (BayesFlow issue 721), which by default ends at 3 SDs; nearly all inputs lie inside this one.
+_SPLINE_DOMAIN = (-6.0, 6.0, -6.0, 6.0)
+_SPLINE_BINS = 12
+# Where the exchangeable parameters start: far enough from the mirror image that the flow leaves it alone.
+_MIRROR_START = 0.5
+_LOG_2 = 0.6931471805599453
 
 
 class AffineHead(keras.layers.Layer):
@@ -22,9 +30,9 @@ class AffineHead(keras.layers.Layer):
     need.
     """
 
-    def __init__(self, d: int) -> None:
+    def __init__(self, d: int, start: tuple[float, ...]) -> None:
         super().__init__(name="affine_head")
-        self.d = d
+        self.d, self.start = d, start
         # Zero start: the first loss is that of a standard normal, whatever the summaries are.
         self.read = layers.Dense(2 * d + d * (d - 1) // 2, kernel_initializer="zeros")
         self._rows = [[row * (row - 1) // 2 + column for column in range(row)] for row in range(d)]
@@ -32,6 +40,9 @@ class AffineHead(keras.layers.Layer):
     def build_for(self, n_context: int) -> None:
         """Create the weights for n_context context numbers."""
         self.read.build((None, n_context))
+        if any(self.start):
+            bias: Any = self.read.bias
+            bias.assign(list(self.start) + [0.0] * (bias.shape[0] - self.d))
         self.built = True
 
     def call(self, x: Any, context: Any) -> tuple[Any, Any]:
@@ -70,17 +81,25 @@ class PosteriorNetwork(keras.Model):
     the standardized, dose-normalized parameters of `EventEncoder`.
     """
 
-    def __init__(self, spec: NetworkSpec, n_features: int, n_conditions: int, d: int) -> None:
+    def __init__(
+        self, spec: NetworkSpec, n_features: int, n_conditions: int, d: int, pair: tuple[int, int] | None
+    ) -> None:
         super().__init__(name="posterior_network")
-        if spec.summary == "set":
-            self.summary_network = SetSummary(spec.summary_width, spec.summary_rounds, spec.summary_size)
-        else:
-            self.summary_network = GruSummary(spec.summary_width, spec.summary_size)
-        self.affine_head = AffineHead(d) if spec.affine_head else None
+        self.summary_network = _summary_network(spec)
+        # Exchangeable coordinates, or none.
+        self.pair = pair
+        start = [0.0] * d
+        if pair is not None:
+            start[pair[0]], start[pair[1]] = _MIRROR_START, -_MIRROR_START
+        self.affine_head = AffineHead(d, tuple(start)) if spec.affine_head else None
+        # A mirrored network needs one number more: which image a draw belongs to.
+        self.n_noise = d + (pair is not None)
+        domain: dict[str, Any] = {"bins": _SPLINE_BINS, "default_domain": _SPLINE_DOMAIN}
         self.coupling = bayesflow.networks.CouplingFlow(
             depth=spec.flow_depth,
-            transform="affine",
+            transform=spec.coupling,
             subnet_kwargs={"dropout": 0.0, "widths": (spec.flow_width, spec.flow_width)},
+            transform_kwargs=domain if spec.coupling == "spline" else {},
         )
         n_context = spec.summary_size + n_conditions
         self.summary_network.build_for(n_features, n_conditions)
@@ -98,17 +117,45 @@ class PosteriorNetwork(keras.Model):
 
     def log_density(self, x: Any, context: Any) -> Any:
         """Log q (B,) of coordinates x (B, d) given the context (B, C')."""
+        if self.pair is None:
+            return self._flow_density(x, context)
+        both = ops.concatenate([x, self._mirror(x)], axis=0)
+        twice = ops.concatenate([context, context], axis=0)
+        images: Any = ops.split(self._flow_density(both, twice), 2)
+        total: Any = ops.logaddexp(*images)
+        return total - _LOG_2
+
+    def draw(self, noise: Any, context: Any) -> Any:
+        """Coordinates (B, d) that standard-normal noise (B, n_noise) maps to."""
+        if self.pair is None:
+            return self._flow_draw(noise, context)
+        x = self._flow_draw(noise[:, :-1], context)
+        return ops.where(noise[:, -1:] > 0, self._mirror(x), x)
+
+    def _flow_density(self, x: Any, context: Any) -> Any:
         log_det = 0.0
         if self.affine_head is not None:
             x, log_det = self.affine_head(x, context)
         return self.coupling.log_prob(x, conditions=context) + log_det
 
-    def draw(self, noise: Any, context: Any) -> Any:
-        """Coordinates (B, d) that standard-normal noise (B, d) maps to."""
+    def _flow_draw(self, noise: Any, context: Any) -> Any:
         x = self.coupling(noise, conditions=context, inverse=True)
         return x if self.affine_head is None else self.affine_head.solve(x, context)
+
+    def _mirror(self, x: Any) -> Any:
+        order = list(range(x.shape[-1]))
+        first, second = self.pair or (0, 0)
+        order[first], order[second] = second, first
+        return ops.stack([x[:, column] for column in order], axis=-1)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Log q (B,) of inputs["coordinates"]; what Keras trains."""
         context = self.context(inputs["tokens"], inputs["mask"], inputs["conditions"])
         return self.log_density(inputs["coordinates"], context)
+
+
+def _summary_network(spec: NetworkSpec) -> Any:
+    if spec.summary == "set":
+        return SetSummary(spec.summary_width, spec.summary_rounds, spec.summary_size)
+    kinds = {"gru": GruSummary, "conv-gru": ConvGruSummary, "lstm": LstmSummary}
+    return kinds[spec.summary](spec.summary_width, spec.summary_size)

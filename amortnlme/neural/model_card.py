@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from amortnlme.neural.estimator import Estimator
 
 
-def model_card(estimator: Estimator) -> str:
-    """Return the model card as Markdown.
+def model_card(estimator: Estimator, *, picture: str | None = None) -> str:
+    """Return the model card as Markdown; its first line names the checks that failed.
 
     Parameters
     ----------
     estimator : Estimator
         Trained estimator, with or without calibration.
+    picture : str or None
+        File beside the card that shows the calibration.
 
     Returns
     -------
@@ -23,7 +25,7 @@ def model_card(estimator: Estimator) -> str:
     """
     model, record = estimator.model, estimator.record
     lines = [
-        f"# Estimator `{model.name}`",
+        f"# Estimator `{model.name}`: {_verdict(estimator.calibration)}",
         "",
         f"{model.text}",
         "",
@@ -31,9 +33,9 @@ def model_card(estimator: Estimator) -> str:
         "",
         "## Intended use",
         "",
-        "Posterior draws of the individual parameters of new patients, as the input of population fits. The "
+        "Posterior draws of the individual parameters of new subjects, as the input of population fits. The "
         "draws are "
-        "approximate; a population fit corrects them with the exact likelihood. Patients outside the "
+        "approximate; a population fit corrects them with the exact likelihood. Subjects outside the "
         "designs below are "
         "flagged, not refused.",
         "",
@@ -64,7 +66,17 @@ def model_card(estimator: Estimator) -> str:
         )
     lines += ["", "## Calibration", ""]
     lines += _calibration_lines(estimator.calibration)
+    if picture is not None:
+        lines += ["", f"![Ranks of the true values and coverage of intervals]({picture})"]
     return "\n".join(lines) + "\n"
+
+
+def _verdict(calibration: dict[str, Any] | None) -> str:
+    """Say what a reader must know before anything else."""
+    if calibration is None:
+        return "not calibrated"
+    failed = [name.replace("_", " ") for name, passed in calibration["checks"].items() if not passed]
+    return f"FAILED {', '.join(failed)}" if failed else "all checks passed"
 
 
 def _calibration_lines(calibration: dict[str, Any] | None) -> list[str]:

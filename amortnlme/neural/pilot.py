@@ -8,7 +8,8 @@ from amortnlme.core.errors import TrainingError
 from amortnlme.data.design import DesignBatch, EventKind
 from amortnlme.model.individual import IndividualModel
 from amortnlme.neural.encoder import MOMENTS, EventEncoder, frozen
-from amortnlme.neural.features import first_dose, raw_features
+from amortnlme.neural.exchange import exchangeable_pair, refuse_false_exchange
+from amortnlme.neural.features import first_dose, own_level, raw_features
 from amortnlme.neural.spec import NetworkSpec
 
 _SMALLEST_SPREAD = 1e-6
@@ -40,14 +41,18 @@ def fit_encoder(
     Raises
     ------
     TrainingError
-        E_SPEC_SCALED when a scaled parameter is unknown or not log-transformed,
-        E_ENCODER_COMPARTMENTS when dose histories would merge doses into different compartments.
+        E_SPEC_SCALED when a scaled parameter is unknown or not log-transformed, E_SPEC_EXCHANGE when
+        parameters declared exchangeable are not,
+        E_ENCODER_COMPARTMENTS when dose histories would merge doses into different compartments,
+        E_ENCODER_DOSES when doses would reach the network neither as tokens nor as histories.
     """
-    _refuse_several_compartments(spec, batch)
+    _refuse_unseen_doses(spec, batch)
     observed = batch.observation_mask & np.isfinite(y)
     first = first_dose(batch)
     reference = float(np.exp(np.mean(np.log(first[first > 0])))) if np.any(first > 0) else 1.0
     relative = y * (reference / np.where(first > 0, first, reference))[:, None]
+    if spec.output_shifted:
+        relative = y - own_level(y, observed)[:, None]
     last_time = np.where(observed, batch.observation_times, -np.inf).max(axis=1)
     blank = EventEncoder(
         spec=spec,
@@ -57,7 +62,9 @@ def fit_encoder(
         output_scale=float(np.sqrt(np.mean(relative[observed] ** 2))),
         time_scale=float(max(np.median(last_time[np.isfinite(last_time)]), _SMALLEST_SPREAD)),
         dose_exponent=_exponents(model, spec.dose_scaled, ()),
-        output_exponent=_exponents(model, spec.output_scaled, spec.inverse_output_scaled),
+        output_exponent=_exponents(
+            model, (*spec.output_scaled, *spec.output_shifted), spec.inverse_output_scaled
+        ),
         **{name: frozen(0.0 if name.endswith("mean") else 1.0) for name in MOMENTS},
     )
     raw, valid, conditions, shift = raw_features(blank, batch, y, observed)
@@ -65,8 +72,14 @@ def fit_encoder(
     moments: dict[str, np.ndarray] = {}
     for name, sample in (("feature", raw[valid]), ("condition", conditions), ("phi", coordinates)):
         spread = sample.std(axis=0)
-        moments[f"{name}_mean"] = frozen(sample.mean(axis=0))
-        moments[f"{name}_sd"] = frozen(np.where(spread > _SMALLEST_SPREAD, spread, 1.0))
+        moments[f"{name}_mean"] = np.asarray(sample.mean(axis=0))
+        moments[f"{name}_sd"] = np.where(spread > _SMALLEST_SPREAD, spread, 1.0)
+    if spec.exchangeable:
+        pair = exchangeable_pair(model, spec)
+        refuse_false_exchange(model, pair, batch, y, phi)
+        for moment in (moments["phi_mean"], moments["phi_sd"]):
+            moment[list(pair)] = moment[list(pair)].mean()
+    moments = {name: frozen(values) for name, values in moments.items()}
     return EventEncoder.from_config(blank.to_config() | moments, spec)
 
 
@@ -88,8 +101,14 @@ def _exponents(model: IndividualModel, direct: tuple[str, ...], inverse: tuple[s
     return frozen(out)
 
 
-def _refuse_several_compartments(spec: NetworkSpec, batch: DesignBatch) -> None:
+def _refuse_unseen_doses(spec: NetworkSpec, batch: DesignBatch) -> None:
     is_dose = np.isin(batch.kind, (EventKind.BOLUS, EventKind.INFUSION))
+    if is_dose.any() and spec.tokens == "observations" and not spec.history_rates:
+        raise TrainingError(
+            "E_ENCODER_DOSES",
+            "the design sampler draws doses, but with tokens='observations' and no history_rates the network "
+            "never sees them. Use tokens='events', or give history_rates where the dynamics are linear.",
+        )
     compartments = sorted({int(c) for c in batch.compartment[is_dose]})
     if spec.history_rates and len(compartments) > 1:
         raise TrainingError(

@@ -10,7 +10,8 @@ from typing import Any
 from amortnlme.core.errors import TrainingError
 
 TOKEN_KINDS = ("events", "observations")
-SUMMARY_KINDS = ("set", "gru")
+SUMMARY_KINDS = ("set", "gru", "conv-gru", "lstm")
+COUPLING_KINDS = ("affine", "spline")
 _MOST = {
     "summary_width": 4096,
     "summary_rounds": 64,
@@ -18,6 +19,7 @@ _MOST = {
     "flow_depth": 256,
     "flow_width": 4096,
 }
+_LATER = {"output_shifted": (), "difference_features": False, "exchangeable": (), "coupling": "affine"}
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda value: isinstance(value, bool), "true or false"),
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "an integer"),
@@ -37,7 +39,7 @@ class NetworkSpec:
     ----------
     tokens : str
         "events": doses and measurements merged in time order; "observations": measurements only (needs
-        history rates).
+        history rates if anybody is dosed).
     history_rates : tuple of float
         Rates l, 1/time, of the dose-history features sum_d D_d exp(-l (t - t_d)); exact inputs for linear
         dynamics, empty for other models.
@@ -47,12 +49,24 @@ class NetworkSpec:
     output_scaled, inverse_output_scaled : tuple of str
         Log-transformed parameters that are multiplied (error SDs) or divided (volumes) by c when all outputs
         are multiplied by c. If any is named, measurements are also divided by their own root mean square.
+    output_shifted : tuple of str
+        Log-transformed parameters that are multiplied by exp(c) when c is added to all outputs: amplitudes of
+        outputs on a logarithmic scale. If any is named, the mean of its measurements is taken off a subject.
+    difference_features : bool
+        Give the differences of consecutive measurements in units of their own median size, and this size as
+        a condition: what tells small residual errors apart in long series.
+    exchangeable : tuple of str
+        Two parameters that can swap their values without any effect on likelihood and prior. The density is
+        then the mean of a flow and of its mirror image: both modes have half of the mass, exactly.
     summary : str
-        "set" (masked deep set) or "gru" (masked GRU, for tokens in time order).
+        "set" (masked deep set) or, for tokens in time order, "gru" (masked GRU), "conv-gru" (two convolutions
+        of stride 3 before the GRU, for long series) or "lstm" (two convolutions and a bidirectional LSTM).
     summary_width, summary_rounds, summary_size : int
-        Hidden width, message rounds and output size of the summary network.
+        Hidden width, message rounds ("set" only) and output size of the summary network.
+    coupling : str
+        Transform of the coupling layers: "affine", or "spline" (rational quadratic, three times as dear).
     flow_depth, flow_width : int
-        Number of affine coupling layers and the width of their two hidden layers.
+        Number of coupling layers and the width of their two hidden layers.
     affine_head : bool
         Place a full conditional affine map (a Gaussian posterior) before the coupling layers.
     buckets : tuple of int
@@ -64,10 +78,14 @@ class NetworkSpec:
     dose_scaled: tuple[str, ...] = ()
     output_scaled: tuple[str, ...] = ()
     inverse_output_scaled: tuple[str, ...] = ()
+    output_shifted: tuple[str, ...] = ()
+    difference_features: bool = False
+    exchangeable: tuple[str, ...] = ()
     summary: str = "set"
     summary_width: int = 64
     summary_rounds: int = 3
     summary_size: int = 32
+    coupling: str = "affine"
     flow_depth: int = 4
     flow_width: int = 64
     affine_head: bool = True
@@ -77,12 +95,26 @@ class NetworkSpec:
         _require_types(self)
         _require(self.tokens in TOKEN_KINDS, "tokens", self.tokens, f"one of {TOKEN_KINDS}")
         _require(self.summary in SUMMARY_KINDS, "summary", self.summary, f"one of {SUMMARY_KINDS}")
+        _require(self.coupling in COUPLING_KINDS, "coupling", self.coupling, f"one of {COUPLING_KINDS}")
         _require(
-            self.tokens == "events" or len(self.history_rates) > 0,
-            "tokens",
-            self.tokens,
-            "'observations' only together with history_rates: otherwise the network never sees the later "
-            "doses",
+            not self.exchangeable or (len(set(self.exchangeable)) == 2 == len(self.exchangeable)),
+            "exchangeable",
+            self.exchangeable,
+            "two different parameters, or none",
+        )
+        # The head is where the flow starts off its mirror image; from a symmetric start it would not part.
+        _require(
+            not self.exchangeable or self.affine_head,
+            "exchangeable",
+            self.exchangeable,
+            "parameters only together with affine_head",
+        )
+        shifted = not self.output_shifted or not (self.output_scaled or self.inverse_output_scaled)
+        _require(
+            shifted,
+            "output_shifted",
+            self.output_shifted,
+            "parameters only without output_scaled and inverse_output_scaled: outputs are on one scale",
         )
         _require(
             all(rate > 0 for rate in self.history_rates),
@@ -100,8 +132,13 @@ class NetworkSpec:
         _require(increasing, "buckets", self.buckets, "increasing positive token counts")
 
     def to_config(self) -> dict[str, Any]:
-        """Plain dictionary that `from_config` reads back."""
-        return asdict(self)
+        """Plain dictionary that `from_config` reads back.
+
+        Options that came after the first shipped estimator are left out at their defaults, so that its
+        configuration and fingerprint stay what they were.
+        """
+        config = asdict(self)
+        return {key: value for key, value in config.items() if key not in _LATER or value != _LATER[key]}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NetworkSpec:

@@ -6,6 +6,7 @@ explicitly: weights exist before the first call, which keeps loading independent
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -57,21 +58,21 @@ class SetSummary(keras.layers.Layer):
     def build_for(self, n_features: int, n_conditions: int) -> None:
         """Create the weights for tokens of n_features and n_conditions conditions."""
         pooled = 3 * self.width + n_conditions
-        _build_chain(self.embed, n_features)
+        build_chain(self.embed, n_features)
         for of_token, of_set, update in zip(self.of_token, self.of_set, self.update, strict=True):
             of_token.build((None, None, self.width))
             of_set.build((None, pooled))
             update.build((None, None, self.width))
-        _build_chain(self.head, pooled)
+        build_chain(self.head, pooled)
         self.built = True
 
     def call(self, tokens: Any, mask: Any, conditions: Any) -> Any:
         """Summaries (B, size) of tokens (B, T, F) with mask (B, T, 1) and conditions (B, C)."""
-        hidden = _apply_chain(self.embed, tokens * mask)
+        hidden = apply_chain(self.embed, tokens * mask)
         for of_token, of_set, update in zip(self.of_token, self.of_set, self.update, strict=True):
             context = of_set(ops.concatenate([masked_pool(hidden, mask), conditions], axis=-1))
             hidden = hidden + update(ops.silu(of_token(hidden) + context[:, None, :]))
-        return _apply_chain(self.head, ops.concatenate([masked_pool(hidden, mask), conditions], axis=-1))
+        return apply_chain(self.head, ops.concatenate([masked_pool(hidden, mask), conditions], axis=-1))
 
 
 class GruSummary(keras.layers.Layer):
@@ -86,38 +87,92 @@ class GruSummary(keras.layers.Layer):
 
     def build_for(self, n_features: int, n_conditions: int) -> None:
         """Create the weights for tokens of n_features and n_conditions conditions."""
-        _build_chain(self.embed, n_features)
+        build_chain(self.embed, n_features)
         self.cell.build((None, self.width))
-        _build_chain(self.head, 4 * self.width + n_conditions)
+        build_chain(self.head, 4 * self.width + n_conditions)
         self.built = True
 
     def call(self, tokens: Any, mask: Any, conditions: Any) -> Any:
         """Summaries (B, size) of tokens (B, T, F) with mask (B, T, 1) and conditions (B, C)."""
-        inputs: Any = ops.transpose(_apply_chain(self.embed, tokens) * mask, (1, 0, 2))
-        keep = ops.transpose(mask, (1, 0, 2))
-
-        # A scan of our own keeps the state through padding; `keras.layers.GRU` warns about masks it does
-        # honor.
-        def step(state: Any, now: Any) -> tuple[Any, Any]:
-            token, valid = now
-            proposed, _ = self.cell(token, [state])
-            state = valid * proposed + (1.0 - valid) * state
-            return state, state
-
-        start = ops.zeros_like(inputs[0])
-        scanned: Any = ops.scan(step, start, (inputs, keep))
-        last, states = scanned
-        pooled = masked_pool(ops.transpose(states, (1, 0, 2)), mask)
-        return _apply_chain(self.head, ops.concatenate([last, pooled, conditions], axis=-1))
+        inputs = apply_chain(self.embed, tokens) * mask
+        last, states = scan_masked(
+            lambda token, state: self.cell(token, [state])[0], inputs, mask, self.width
+        )
+        pooled = masked_pool(states, mask)
+        return apply_chain(self.head, ops.concatenate([last, pooled, conditions], axis=-1))
 
 
-def _build_chain(chain: list[Any], n_inputs: int) -> None:
+def scan_masked(
+    step: Callable[[Any, Any], Any], inputs: Any, mask: Any, width: int, *, reverse: bool = False
+) -> tuple[Any, Any]:
+    """Run a recurrent cell over tokens; its state passes through padding unchanged.
+
+    `keras.layers.GRU` does the same, but warns about masks it honors.
+
+    Parameters
+    ----------
+    step : callable
+        New state (B, width) from a token (B, H) and the state (B, width).
+    inputs : tensor (B, T, H)
+        Tokens.
+    mask : tensor (B, T, 1)
+        1 for valid tokens, 0 for padding.
+    width : int
+        Size of the state.
+    reverse : bool
+        Start at the last token.
+
+    Returns
+    -------
+    last : tensor (B, width)
+        State after all tokens.
+    states : tensor (B, T, width)
+        State after each token.
+    """
+
+    def masked_step(state: Any, now: Any) -> tuple[Any, Any]:
+        token, valid = now
+        state = valid * step(token, state) + (1.0 - valid) * state
+        return state, state
+
+    by_time: Any = [ops.transpose(values, (1, 0, 2)) for values in (inputs, mask)]
+    shape: Any = ops.shape(inputs)
+    start = ops.zeros((shape[0], width), dtype=inputs.dtype)
+    scanned: Any = ops.scan(masked_step, start, tuple(by_time), reverse=reverse)
+    last, states = scanned
+    return last, ops.transpose(states, (1, 0, 2))
+
+
+def build_chain(chain: list[Any], n_inputs: int) -> None:
+    """Create the weights of dense layers that follow each other.
+
+    Parameters
+    ----------
+    chain : list of keras.layers.Dense
+        Layers, first to last.
+    n_inputs : int
+        Numbers that the first one takes.
+    """
     for layer in chain:
         layer.build((None, n_inputs))
         n_inputs = layer.units
 
 
-def _apply_chain(chain: list[Any], value: Any) -> Any:
+def apply_chain(chain: list[Any], value: Any) -> Any:
+    """Pass a value through layers that follow each other.
+
+    Parameters
+    ----------
+    chain : list of keras.layers.Dense
+        Layers, first to last.
+    value : tensor (..., n_inputs)
+        Input of the first one.
+
+    Returns
+    -------
+    tensor (..., n_outputs)
+        Output of the last one.
+    """
     for layer in chain:
         value = layer(value)
     return value

@@ -252,6 +252,28 @@ def to_svg(figure: Figure, key: str, description: str) -> str:
     return head + text[text.index(">") + 1 :]
 
 
+def to_png(figure: Figure) -> bytes:
+    """Render a figure as the content of a PNG file.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+
+    Returns
+    -------
+    content : bytes
+        The same with every call, for one version of matplotlib.
+    """
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_RC):
+        for panel in figure.axes:
+            write_ticks(panel)
+        figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def _shorten(attribute: re.Match[str]) -> str:
     return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])
 

@@ -1,6 +1,8 @@
 """Every shipped estimator loads, matches its sentinel, and is as good as its card says."""
 
 from functools import cache
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +11,22 @@ from reference.quadrature import read_theophylline
 
 from amortnlme.core.rng import generator, stream
 from amortnlme.data.bundled import load_bundled
+from amortnlme.data.design_sampler_protocol import ProtocolDesignSampler
+from amortnlme.data.design_sampler_times import PlannedTimes
 from amortnlme.diagnostics.two_sample import classifier_two_sample, marginal_wasserstein
 from amortnlme.methods.importance import importance_correct
 from amortnlme.neural.artefact import trained_model_names
 from amortnlme.neural.estimator import Estimator
+from amortnlme.neural.sentinel import simulated_dataset
 
 NAMES = trained_model_names()
+# Ranks of two thousand simulations see biases far below what matters. The other checks are promises, but for
+# those of which an estimator's card says in its first line that they failed: its raw draws want correction.
+MAY_FAIL = {
+    "mrna_transfection_simple": {
+        "ranks_uniform", "median_importance_efficiency", "raw_draws_near_exact_posteriors",
+    },
+}  # fmt: skip
 
 
 @cache
@@ -42,13 +54,14 @@ def test_there_is_a_shipped_estimator():
 
 @pytest.mark.artefact
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_estimator_loads_with_a_passed_calibration(name):
+def test_a_shipped_estimator_loads_and_names_what_failed(name):
     estimator = load(name)
     assert estimator.calibration is not None
     assert estimator.calibration["n"] >= 1000
     failed = [check for check, passed in estimator.calibration["checks"].items() if not passed]
-    # Ranks of two thousand simulations see biases far below what matters; the other checks are promises.
-    assert set(failed) <= {"ranks_uniform"}
+    assert set(failed) <= MAY_FAIL.get(name, {"ranks_uniform"})
+    card = (Path(str(resources.files("amortnlme.trained_models"))) / name / "model_card.md").read_text()
+    assert all(check.replace("_", " ") in card.splitlines()[0] for check in failed)
 
 
 @pytest.mark.artefact
@@ -82,3 +95,41 @@ def test_corrected_draws_for_theophylline_are_the_exact_posteriors():
     for i, (a, b) in enumerate(zip(corrected.draws.phi, exact, strict=True)):
         assert c2st(a, b, i) <= 0.57
         assert (marginal_wasserstein(a, b) <= 0.12).all()
+
+
+@cache
+def cells():
+    """Four cells as in the published study: 180 times, residual SD 0.03."""
+    model = load("mrna_transfection_simple").model
+    phi = np.tile(model.parameters.typical_phi, (4, 1))
+    phi[:, :2] += np.array([[0.0, 0.0], [0.5, 0.5], [-1.0, 1.0], [-2.0, 2.0]])
+    every_time = PlannedTimes(tuple(i / 6 for i in range(1, 181)))
+    designs = ProtocolDesignSampler((every_time,)).sample(4, generator(1))
+    return simulated_dataset(designs, model.simulate_batch(phi, designs, generator(2)).y)
+
+
+@pytest.mark.artefact
+def test_both_modes_of_transfected_cells_have_half_of_the_draws():
+    """Binomial shares of 4000 draws: 4.5 SE for a false-alarm rate of 1e-4 over four cells."""
+    draws = load("mrna_transfection_simple").sample(cells(), 4000, generator(3))
+    share = (draws.phi[..., 0] > draws.phi[..., 1]).mean(axis=1)
+    assert draws.out_of_domain == ((),) * 4
+    assert (np.abs(share - 0.5) <= 4.5 * 0.5 / np.sqrt(4000)).all(), share
+
+
+@pytest.mark.artefact
+def test_a_transfected_cell_and_its_mirror_image_have_the_same_density():
+    estimator = load("mrna_transfection_simple")
+    phi = estimator.sample(cells(), 50, generator(4)).phi
+    swapped = phi[..., [1, 0, 2, 3, 4, 5]]
+    # Float32 passes: densities of order ten, a few 1e-6 relative each.
+    np.testing.assert_allclose(
+        estimator.log_prob(cells(), phi), estimator.log_prob(cells(), swapped), rtol=1e-4, atol=1e-3
+    )
+
+
+@pytest.mark.artefact
+def test_weights_of_transfected_cells_have_no_heavy_tail():
+    draws = load("mrna_transfection_simple").sample(cells(), 4000, generator(5))
+    corrected = importance_correct(draws, load("mrna_transfection_simple").model.bind(cells()), generator(6))
+    assert (corrected.pareto_k <= 0.7).all(), corrected.pareto_k

@@ -44,6 +44,17 @@ def test_grid_without_doses_has_every_planned_time():
     assert GRID.contains(subject([], np.arange(1, 181) / 6)) == ()
 
 
+def test_some_designs_of_an_incomplete_plan_are_complete():
+    """Shares of a binomial: 4 SE for a false-alarm rate of 1e-4."""
+    plan = PlannedTimes(tuple(range(1, 31)), keep=(10, 30), complete=0.4)
+    count = np.isfinite(plan.sample(5000, np.zeros(5000), stream(7))).sum(axis=1)
+    expected = 0.4 + 0.6 / 21
+    assert abs((count == 30).mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 5000)
+    assert count.min() == 10 and abs((count == 10).mean() - 0.6 / 21) < 4 * np.sqrt(0.6 / 21 / 5000)
+    whole = ProtocolDesignSampler((plan,))
+    assert design_sampler_from_config(json.loads(json.dumps(whole.to_config()))) == whole
+
+
 def test_study_keeps_every_declared_range():
     batch = STUDY.sample(4000, stream(2))
     dose = batch.kind == EventKind.BOLUS
@@ -172,6 +183,8 @@ IMPOSSIBLE = {
     "one SD for all or each": lambda: PlannedTimes((1.0, 2.0, 3.0), jitter=(0.1, 0.1)),
     "may fall below 0": lambda: PlannedTimes((0.1,), jitter=(0.1,)),
     "between 0 and the number of times": lambda: PlannedTimes((1.0,), keep=(1, 2)),
+    "without keep every plan is complete": lambda: PlannedTimes((1.0, 2.0), complete=0.5),
+    "a probability lies between 0 and 1": lambda: PlannedTimes((1.0, 2.0), keep=(1, 2), complete=1.5),
     "before follow_up": lambda: RandomTimes((1, 2), 5.0, 6.0),
     "number is (3, 2)": lambda: RandomTimes((3, 2), 5.0),
     "jitter 0.5 between 0 and 0.15": lambda: Doses(jitter=0.5),

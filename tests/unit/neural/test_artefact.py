@@ -205,6 +205,25 @@ def test_calibration_is_stored_and_sealed(copy, tiny_estimator):
     assert "coverage 50 %" in card and "ranks_uniform" in card
 
 
+def test_a_failed_check_stands_in_the_first_line_of_the_card(copy, tiny_estimator):
+    record = calibrate(tiny_estimator, 40, 3, n_draws=60).to_dict()
+    for passed, wanted in ((True, "all checks passed"), (False, "FAILED a b")):
+        store_calibration(copy, record | {"checks": {"a_b": passed, "c": True}})
+        first = (copy / "model_card.md").read_text().splitlines()[0]
+        assert first == f"# Estimator `one_compartment_oral`: {wanted}"
+
+
+def test_a_picture_of_the_calibration_is_sealed_and_kept(copy, tiny_estimator):
+    record = calibrate(tiny_estimator, 40, 3, n_draws=60).to_dict()
+    store_calibration(copy, record, b"picture")
+    store_calibration(copy, record)
+    assert (copy / "calibration.png").read_bytes() == b"picture"
+    assert "(calibration.png)" in (copy / "model_card.md").read_text()
+    assert Estimator.load(copy).calibration is not None
+    (copy / "calibration.png").write_bytes(b"another")
+    assert refuse(copy) == "E_ARTEFACT_CHECKSUM"
+
+
 def test_a_full_disk_during_calibration_leaves_the_artefact_as_it_was(copy, tiny_estimator, monkeypatch):
     def no_space(path, _):
         raise write_error(path, OSError(errno.ENOSPC, "No space left on device"))

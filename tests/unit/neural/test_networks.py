@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from amortnlme.neural.backend import use_backend
-from amortnlme.neural.spec import NetworkSpec
+from amortnlme.neural.backend import use_backend, values_of
+from amortnlme.neural.spec import COUPLING_KINDS, SUMMARY_KINDS, NetworkSpec
 
 keras = use_backend()
 
 B, T, F, C, D = 5, 7, 4, 3, 4
 
 
-def network(summary="set", affine_head=True, seed=0):
+def network(summary="set", affine_head=True, seed=0, coupling="affine", pair=None):
     from amortnlme.neural.flow import PosteriorNetwork
 
     spec = NetworkSpec(summary=summary, summary_width=8, summary_size=6, flow_depth=2, flow_width=8,
-                       affine_head=affine_head)  # fmt: skip
-    out = PosteriorNetwork(spec, F, C, D)
+                       affine_head=affine_head, coupling=coupling)  # fmt: skip
+    out = PosteriorNetwork(spec, F, C, D, pair)
     rng = np.random.default_rng(seed)
     # Fresh flows ignore their conditions (zero last layers): give every kernel something to do.
     for weight in out.trainable_variables:
@@ -32,7 +32,8 @@ def inputs(seed=1):
     return tokens, mask, rng.standard_normal((B, C)).astype(np.float32)
 
 
-@pytest.mark.parametrize("summary", ["set", "gru"])
+@pytest.mark.backend
+@pytest.mark.parametrize("summary", SUMMARY_KINDS)
 @pytest.mark.parametrize("filler", [0.0, 1e3])
 def test_context_does_not_change_when_padding_is_added(summary, filler):
     net = network(summary)
@@ -46,18 +47,18 @@ def test_context_does_not_change_when_padding_is_added(summary, filler):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_set_summary_does_not_depend_on_the_order_of_tokens_but_the_gru_does():
+def test_only_the_set_summary_does_not_depend_on_the_order_of_tokens():
     tokens, _, conditions = inputs()
     mask = np.ones((B, T), dtype=bool)
     tokens = np.random.default_rng(3).standard_normal((B, T, F)).astype(np.float32)
-    for summary, same in (("set", True), ("gru", False)):
+    for summary in SUMMARY_KINDS:
         net = network(summary)
         a = np.asarray(net.context(tokens, mask, conditions))
         b = np.asarray(net.context(tokens[:, ::-1].copy(), mask, conditions))
-        assert np.allclose(a, b, rtol=1e-5, atol=1e-5) == same
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-5) == (summary == "set")
 
 
-@pytest.mark.parametrize("summary", ["set", "gru"])
+@pytest.mark.parametrize("summary", SUMMARY_KINDS)
 def test_context_depends_on_every_valid_token(summary):
     net = network(summary)
     tokens, mask, conditions = inputs()
@@ -70,8 +71,9 @@ def test_context_depends_on_every_valid_token(summary):
 
 
 @pytest.mark.parametrize("affine_head", [True, False])
-def test_drawing_inverts_the_density_direction(affine_head):
-    net = network(affine_head=affine_head)
+@pytest.mark.parametrize("coupling", COUPLING_KINDS)
+def test_drawing_inverts_the_density_direction(affine_head, coupling):
+    net = network(affine_head=affine_head, coupling=coupling)
     context = net.context(*inputs())
     noise = np.random.default_rng(2).standard_normal((B, D)).astype(np.float32)
     x = net.draw(noise, context)
@@ -79,10 +81,10 @@ def test_drawing_inverts_the_density_direction(affine_head):
     np.testing.assert_allclose(np.asarray(net.coupling(u, conditions=context)), noise, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("affine_head", [True, False])
-def test_log_density_has_the_jacobian_of_the_map(affine_head):
+@pytest.mark.parametrize(("affine_head", "coupling"), [(True, "affine"), (False, "affine"), (True, "spline")])
+def test_log_density_has_the_jacobian_of_the_map(affine_head, coupling):
     """log q(x) = log N(z(x)) + log |dz/dx|, with the Jacobian by central differences of the drawing map."""
-    net = network(affine_head=affine_head)
+    net = network(affine_head=affine_head, coupling=coupling)
     context = np.asarray(net.context(*inputs()))
     noise = np.random.default_rng(4).standard_normal((B, D)).astype(np.float32)
     step = 1e-2
@@ -105,3 +107,41 @@ def test_density_stays_finite_for_stray_inputs():
     context = net.context(1e3 * tokens, mask, 1e3 * conditions)
     x = np.full((B, D), 8.0, dtype=np.float32)
     assert np.isfinite(np.asarray(net.log_density(x, context))).all()
+
+
+def mirrored(x):
+    return x[:, [1, 0, 2, 3]]
+
+
+@pytest.mark.backend
+def test_a_mirrored_density_is_the_mean_of_the_flow_and_its_mirror_image():
+    net, plain = network(pair=(0, 1)), network()
+    plain.set_weights(values_of(net.weights))
+    context = net.context(*inputs())
+    x = np.random.default_rng(5).standard_normal((B, D)).astype(np.float32)
+    found = np.asarray(net.log_density(x, context))
+    parts = [np.asarray(plain.log_density(point, context), dtype=float) for point in (x, mirrored(x))]
+    # One float32 pass in two batch shapes.
+    np.testing.assert_allclose(found, np.logaddexp(*parts) - np.log(2.0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, np.asarray(net.log_density(mirrored(x), context)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.backend
+def test_the_last_noise_number_says_which_image_a_draw_belongs_to():
+    net = network(pair=(0, 1))
+    context = net.context(*inputs())
+    noise = np.random.default_rng(6).standard_normal((B, net.n_noise)).astype(np.float32)
+    other = noise * np.array([1.0] * D + [-1.0], dtype=np.float32)
+    a, b = (np.asarray(net.draw(values, context)) for values in (noise, other))
+    assert net.n_noise == D + 1
+    np.testing.assert_array_equal(a, mirrored(b))
+
+
+def test_a_mirrored_network_starts_off_its_mirror_image():
+    """From a symmetric start the gradients of the two images cancel, and the flow would bridge both modes."""
+    from amortnlme.neural.flow import PosteriorNetwork
+
+    spec = NetworkSpec(summary_width=8, summary_size=6, flow_depth=2, flow_width=8)
+    net = PosteriorNetwork(spec, F, C, D, (1, 2))
+    bias = np.asarray(net.affine_head.read.bias)
+    assert bias[:D].tolist() == [0.0, 0.5, -0.5, 0.0] and not bias[D:].any()

@@ -13,6 +13,13 @@ def test_options_round_trip_through_json(kind):
     assert kind.from_config(json.loads(json.dumps(kind().to_config()))) == kind()
 
 
+def test_later_options_are_stored_only_where_they_are_used():
+    """The fingerprint of an estimator covers this configuration; a new option must not change old ones."""
+    used = NetworkSpec(exchangeable=("delta", "gamma"), coupling="spline")
+    assert set(used.to_config()) - set(NetworkSpec().to_config()) == {"exchangeable", "coupling"}
+    assert NetworkSpec.from_config(json.loads(json.dumps(used.to_config()))) == used
+
+
 @pytest.mark.parametrize("kind", [NetworkSpec, TrainingSpec])
 def test_an_unknown_option_is_refused_by_name(kind):
     with pytest.raises(TrainingError, match="dropout") as caught:
@@ -24,8 +31,12 @@ def test_an_unknown_option_is_refused_by_name(kind):
     "options",
     [
         {"tokens": "words"},
-        {"tokens": "observations"},
-        {"summary": "lstm"},
+        {"summary": "transformer"},
+        {"coupling": "cubic"},
+        {"exchangeable": ("delta",)},
+        {"exchangeable": ("delta", "delta")},
+        {"exchangeable": ("delta", "gamma"), "affine_head": False},
+        {"output_shifted": ("k",), "output_scaled": ("a",)},
         {"history_rates": (-1.0,)},
         {"summary_width": 0},
         {"flow_depth": 0},

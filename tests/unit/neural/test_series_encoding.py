@@ -1,0 +1,139 @@
+"""Encoding of long series without doses: exact invariances, noise features, exchangeable parameters."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from unit.neural.tiny import MODEL, NETWORK
+
+from amortnlme.core.errors import TrainingError
+from amortnlme.core.rng import stream
+from amortnlme.data.design import Design, DesignBatch
+from amortnlme.model.prior import NormalPrior
+from amortnlme.model.registry import load_model
+from amortnlme.neural.differences import difference_features
+from amortnlme.neural.pilot import fit_encoder
+from amortnlme.neural.spec import NetworkSpec
+
+CELL = load_model("mrna_transfection_simple")
+SPEC = NetworkSpec(
+    tokens="observations",
+    output_shifted=("k_m0_scale", "offset"),
+    difference_features=True,
+    exchangeable=("delta", "gamma"),
+    summary="conv-gru",
+    buckets=(90, 180),
+)
+
+
+@pytest.fixture(scope="module")
+def pilot():
+    phi = CELL.prior.sample(200, stream(3, 0))
+    designs = CELL.design_sampler.sample(200, stream(3, 1))
+    return phi, designs, CELL.simulate_batch(phi, designs, stream(3, 2)).y
+
+
+@pytest.fixture(scope="module")
+def encoder(pilot):
+    phi, designs, y = pilot
+    return fit_encoder(CELL, SPEC, designs, y, phi)
+
+
+def encode(encoder, designs, y):
+    return encoder.encode(designs, y, designs.observation_mask & np.isfinite(y))
+
+
+def test_adding_a_constant_moves_only_shift_and_level(encoder, pilot):
+    """Log outputs plus c: amplitudes are multiplied by exp(c), and the tokens cannot tell."""
+    _, designs, y = pilot
+    a, b = encode(encoder, designs, y), encode(encoder, designs, y + 3.0)
+    np.testing.assert_allclose(a.tokens, b.tokens, atol=1e-4)
+    moved = [CELL.parameters.index(name) for name in SPEC.output_shifted]
+    expected = np.zeros(CELL.d)
+    expected[moved] = 3.0
+    np.testing.assert_allclose(b.shift - a.shift, np.tile(expected, (len(y), 1)), atol=1e-10)
+    assert ((np.abs(b.conditions - a.conditions) > 1e-3).any(axis=0)).sum() == 1
+
+
+def test_measurements_nobody_took_leave_no_trace(encoder, pilot):
+    _, designs, y = pilot
+    gaps = np.where(np.random.default_rng(1).random(y.shape) < 0.3, np.nan, y)
+    taken = designs.observation_mask & np.isfinite(gaps)
+    times = [designs.observation_times[i][taken[i]] for i in range(20)]
+    short = DesignBatch.from_designs([Design.from_doses([], t) for t in times])
+    values = np.full((20, short.observation_times.shape[1]), np.nan)
+    for i, t in enumerate(times):
+        values[i, : len(t)] = gaps[i][taken[i]]
+    a, b = encode(encoder, designs.take(np.arange(20)), gaps[:20]), encode(encoder, short, values)
+    width = b.tokens.shape[1]
+    np.testing.assert_allclose(a.tokens[:, :width], b.tokens, atol=1e-5)
+    np.testing.assert_allclose(a.conditions, b.conditions, atol=1e-5)
+    np.testing.assert_allclose(a.shift, b.shift, atol=1e-10)
+
+
+def test_deviations_from_the_line_between_neighbors_measure_the_noise():
+    """On a straight line the typical deviation is sigma.
+
+    Overlapping triples are worth a third of their number, and a median 0.37 of a mean square: 5 SE with both.
+    """
+    n, k, sigma = 4, 2000, 0.07
+    times = np.sort(np.random.default_rng(2).uniform(0.0, 30.0, (n, k)), axis=1)
+    batch = DesignBatch.from_designs([Design.from_doses([], t) for t in times])
+    y = 2.0 + 0.4 * times + sigma * np.random.default_rng(3).standard_normal((n, k))
+    _, (by_median, by_square) = difference_features(batch, y, np.ones((n, k), dtype=bool), 1)
+    for log_spread in (by_median, by_square):
+        assert (np.abs(log_spread - np.log(sigma)) < 5 * np.sqrt(3.0 / 0.37 / (2 * k))).all()
+
+
+def test_neighbors_are_those_of_the_same_output():
+    times, outputs = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0], [1, 2, 1, 2, 1, 2]
+    batch = DesignBatch.from_designs([Design.from_doses([], times, outputs)])
+    value = np.where(batch.output == 1, batch.time, 100.0 - batch.time)
+    columns, conditions = difference_features(batch, value, np.ones(value.shape, dtype=bool), 2)
+    # Both outputs are straight lines: nothing deviates, and every step is one.
+    np.testing.assert_allclose(columns[0], 0.0, atol=1e-9)
+    assert len(conditions) == 4 and np.allclose(np.exp(conditions), 1e-4, rtol=1e-6)
+
+
+def test_a_single_measurement_is_encoded_without_neighbors(encoder):
+    batch = DesignBatch.from_designs([Design.from_doses([], [4.0])])
+    encoded = encode(encoder, batch, np.array([[2.0]]))
+    assert np.isfinite(encoded.tokens).all() and np.isfinite(encoded.conditions).all()
+
+
+def test_exchangeable_parameters_share_their_standardization(encoder):
+    i, j = CELL.parameters.index("delta"), CELL.parameters.index("gamma")
+    assert encoder.phi_mean[i] == encoder.phi_mean[j] and encoder.phi_sd[i] == encoder.phi_sd[j]
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "reason"),
+    [
+        (CELL, ("delta", "k_m0_scale"), "swapping them changes"),
+        (CELL, ("delta", "beta"), "no parameter of model"),
+        (load_model("mrna_transfection_sde"), ("delta", "gamma"), "no likelihood"),
+        (
+            replace(CELL, prior=NormalPrior(mean=[-2.0, -3.0, 5.0, 0.0, 0.0, -1.0], sd=[2.0] * 6)),
+            ("delta", "gamma"),
+            "swapping them changes",
+        ),
+    ],
+    ids=["other role", "unknown", "no likelihood", "prior tells them apart"],
+)
+def test_parameters_that_are_not_exchangeable_are_refused(model, names, reason, pilot):
+    designs, y = pilot[1].take(np.arange(20)), pilot[2][:20]
+    # Whose measurements they are makes no difference to a swap.
+    phi = model.prior.sample(20, stream(4, 0))
+    spec = NetworkSpec(tokens="observations", exchangeable=names)
+    with pytest.raises(TrainingError, match=reason) as caught:
+        fit_encoder(model, spec, designs, y, phi)
+    assert caught.value.code == "E_SPEC_EXCHANGE"
+
+
+def test_doses_that_would_reach_the_network_neither_way_are_refused():
+    phi = MODEL.prior.sample(20, stream(5, 0))
+    designs = MODEL.design_sampler.sample(20, stream(5, 1))
+    y = MODEL.simulate_batch(phi, designs, stream(5, 2)).y
+    with pytest.raises(TrainingError) as caught:
+        fit_encoder(MODEL, replace(NETWORK, history_rates=()), designs, y, phi)
+    assert caught.value.code == "E_ENCODER_DOSES"

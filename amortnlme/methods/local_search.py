@@ -13,6 +13,8 @@ from amortnlme.population.bound_population import BoundPopulation
 # : A diagonal entry of L is taken to be zero when setting it to zero costs less than this in -2 log-
 # likelihood.
 BOUNDARY_COST = 5e-3
+#: A diagonal entry of L this many standard errors away from zero is not zero.
+FAR_FROM_ZERO = 20.0
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
 #: Furthest move per parameter direction and round, in standard errors, of an objective that holds locally.
@@ -164,7 +166,10 @@ def rough_scale(information: np.ndarray) -> np.ndarray:
 
 
 def vanishing_effects(
-    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray
+    objective: PopulationObjective,
+    population: BoundPopulation,
+    x: np.ndarray,
+    scale: np.ndarray | None = None,
 ) -> list[int]:
     """Random effects whose own variance component (diagonal entry of L) may as well be zero.
 
@@ -174,15 +179,22 @@ def vanishing_effects(
     population : BoundPopulation
     x : ndarray, shape (n_x,)
         A minimum over all free entries.
+    scale : ndarray, shape (n_x,), optional
+        Rough standard errors: components that are many of them away from zero are not asked about.
 
     Returns
     -------
     list of int
         Positions in x.
     """
+    near = np.unique(population.chol_diagonal)
+    if scale is not None:
+        near = near[~(np.abs(x[near]) > FAR_FROM_ZERO * scale[near])]
+    if not len(near):
+        return []
     base = negative_value_and_gradient(objective, x)[0]
     found = []
-    for position in np.unique(population.chol_diagonal):
+    for position in near:
         pinned = x.copy()
         pinned[position] = 0.0
         cost = 2.0 * (negative_value_and_gradient(objective, pinned)[0] - base)

@@ -173,7 +173,7 @@ def finish(
     if information is None:
         information = information_at(coarse, x, scale, free)
     warnings = [_limit_warning(population, x, k) for k in at_limit]
-    pinned = vanishing_effects(coarse, population, x)
+    pinned = vanishing_effects(coarse, population, x, _known(information, scale, free))
     if pinned:
         x = x.copy()
         x[pinned] = 0.0
@@ -216,6 +216,13 @@ def finish(
         warnings=warnings + complaints,
         trace=tuple(trace),
     )
+
+
+def _known(information: np.ndarray, scale: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Take standard errors from the information where it has them, else the rough ones."""
+    known = scale.copy()
+    known[free] = rough_scale(information)
+    return known
 
 
 def _judge(

@@ -191,11 +191,13 @@ def vanishing_effects(
     list of int
         Positions in x.
     """
+    diagonal = np.unique(population.chol_diagonal)
+    near = diagonal[x[diagonal] ** 2 * curvature[diagonal] <= BOUNDARY_CLEAR]
+    if not len(near):
+        return []
     base = negative_value_and_gradient(objective, x)[0]
     found = []
-    for position in np.unique(population.chol_diagonal):
-        if x[position] ** 2 * curvature[position] > BOUNDARY_CLEAR:
-            continue
+    for position in near:
         pinned = x.copy()
         pinned[position] = 0.0
         cost = 2.0 * (negative_value_and_gradient(objective, pinned)[0] - base)
@@ -223,14 +225,17 @@ def vanishing_errors(
     list of int
         Positions in x.
     """
-    base = negative_value_and_gradient(objective, x)[0]
-    found = []
+    candidates = []
     for position, column in enumerate(population.theta_index):
         parameter = population.parameters.parameters[column]
-        if parameter.role != "error" or parameter.transform != "log" or column in population.random_index:
-            continue
-        if curvature[position] > ERROR_CLEAR:
-            continue
+        is_error = parameter.role == "error" and parameter.transform == "log"
+        if is_error and column not in population.random_index and curvature[position] <= ERROR_CLEAR:
+            candidates.append(position)
+    if not candidates:
+        return []
+    base = negative_value_and_gradient(objective, x)[0]
+    found = []
+    for position in candidates:
         cut = x.copy()
         cut[position] += CUT
         if 2.0 * (negative_value_and_gradient(objective, cut)[0] - base) < BOUNDARY_COST:

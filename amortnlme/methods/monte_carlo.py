@@ -123,8 +123,7 @@ class MonteCarlo(AbstractMethod):
             surrogate = build_surrogate(draws, 1, stream(problem.seed, SURROGATE_STREAM))
             judge = SurrogateTarget(surrogate) if problem.bound_model is None else problem.bound_model
             mu, factor = population.unpack(best.x)
-            share, mean, _ = surrogate.conditional(mu, factor)
-            modes = find_ebe(judge, mu, factor, start=(share[..., None] * mean).sum(axis=1))
+            modes = find_ebe(judge, mu, factor, start=surrogate.likely_effects(mu, factor))
         with watch("referee"):
             verdict = referee(
                 judge,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from amortnlme.data.limits import censor as censor
     from amortnlme.data.limits import with_measurements as with_measurements
     from amortnlme.data.subject import Subject as Subject
+    from amortnlme.data.wide_table import read_wide as read_wide
     from amortnlme.diagnostics.arviz_export import to_inference_data as to_inference_data
     from amortnlme.diagnostics.compare import compare as compare
     from amortnlme.methods.amortized import Amortized as Amortized
@@ -60,6 +61,7 @@ _HOMES = {
     "amortnlme.data.event_table": ["read_csv", "read_frame", "to_csv", "to_frame"],
     "amortnlme.data.limits": ["censor", "with_measurements"],
     "amortnlme.data.subject": ["Subject"],
+    "amortnlme.data.wide_table": ["read_wide"],
     "amortnlme.diagnostics.arviz_export": ["to_inference_data"],
     "amortnlme.diagnostics.compare": ["compare"],
     "amortnlme.methods.amortized": ["Amortized"],

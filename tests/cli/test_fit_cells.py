@@ -23,13 +23,13 @@ PHI = np.array([-0.7, -2.5, 6.2, -0.16, 2.1, -3.5])
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):
-    """Raw fluorescence of 8 cells in columns, times in seconds: as microscopes export it."""
+    """Raw fluorescence of 4 cells in columns, times in seconds: as microscopes export it."""
     model, rng, folder = load_model("mrna_transfection_simple"), stream(5), tmp_path_factory.mktemp("cells")
     seconds = 600 * np.arange(1, 181)
-    phi = PHI + 0.3 * np.array([1, 1, 0.3, 1, 0, 0]) * rng.standard_normal((8, 6))
+    phi = PHI + 0.3 * np.array([1, 1, 0.3, 1, 0, 0]) * rng.standard_normal((4, 6))
     y = model.simulate(phi, Design.from_doses([], seconds / 3600), None, rng).y
     table = np.column_stack([seconds, np.exp(y).T])
-    header = ",".join(["time_s", *(f"cell_{i}" for i in range(8))])
+    header = ",".join(["time_s", *(f"cell_{i}" for i in range(4))])
     np.savetxt(folder / "cells.csv", table, delimiter=",", header=header, comments="", fmt="%.8g")
     (folder / "cells.toml").write_text(POPULATION, encoding="utf-8")
     return folder
@@ -42,12 +42,12 @@ def fit_arguments(cells, *more):
 
 def test_fit_takes_a_wide_table_and_an_estimator_in_one_command(cells, tmp_path):
     answer = tmp_path / "fit.json"
-    options = ["--estimator", "mrna_transfection_simple", "--draws", "300", "--correction", "none"]
+    options = ["--estimator", "mrna_transfection_simple", "--draws", "200", "--correction", "none"]
     units = ["--time-factor", str(1 / 3600), "--log-values"]
-    # Eight cells and no correction: it need not converge, but it must come to an end with an answer.
+    # Four cells and no correction: it need not converge, but it must come to an end with an answer.
     assert main(fit_arguments(cells, *options, *units, "--json", str(answer))) in (0, 2)
     result = json.loads(answer.read_text(encoding="utf-8"))["result"]
-    assert (result["n_subjects"], result["n_observations"]) == (8, 8 * 180)
+    assert (result["n_subjects"], result["n_observations"]) == (4, 4 * 180)
     scale = next(row for row in result["estimates"] if row["name"] == "k_m0_scale")
     # Posterior SDs of ln(k m0 scale) are below 0.5, and so is the spread of the cells.
     assert abs(np.log(scale["value"]) - PHI[2]) < 0.5

@@ -28,6 +28,9 @@ N_COMPONENTS = 16
 LONGEST_STEP = 3.0
 #: SD of a short component, as a share of that of the whole law.
 SHORT = 0.35
+#: Variance of the widest direction, in prior SDs squared, below which the resampled points have collapsed and
+#: say nothing of the width.
+LEAST_SPREAD = 1e-4
 #: Powers the weights are raised to, round by round: components that are spread wider than the law reach its
 #: tails. The first nodes hardly cover it. No round is chosen for its effective number of nodes, which is
 #: largest where a tail is missed.
@@ -117,7 +120,7 @@ def expand_locally(
     """
     n, K, r = points.shape
     values, vectors = np.linalg.eigh(spread)
-    widest = vectors[:, :, -1] / (SHORT * np.sqrt(np.maximum(values[:, -1:], 1e-300)))
+    widest = vectors[:, :, -1] / (SHORT * np.sqrt(np.maximum(values[:, -1:], LEAST_SPREAD)))
     tether = widest[:, :, None] * widest[:, None, :]
     mean, root = np.empty((n, K, r)), np.empty((n, K, r, r))
     for k in range(K):

@@ -18,7 +18,7 @@ from amortnlme.data.design import DesignBatch
 _CLEAR_STEP, _SHARPNESS = 5.0, 6.0
 # Steps before the largest one belong to the rise if they are this many SDs up.
 _CERTAIN_STEP, _MOST_STEPS_BACK = 3.0, 10
-# Onset where no rise is clear, and resolution of the time since the onset; fractions of the pilot's time scale.
+# Onset where no rise is clear, and resolution of the time since the onset; fractions of the time scale.
 _USUAL_ONSET, _FINE_TIME = 0.03, 0.01
 _EARLIEST = 1e-4
 _SMALLEST_RISE = 1e-6

@@ -70,22 +70,8 @@ def raw_features(
     clock = _clock_features(batch, is_dose, valid, encoder.time_scale)
     # Where nobody is dosed, the time since a dose would repeat the time.
     columns += clock if spec.tokens == "events" or spec.history_rates else [clock[0], clock[3]]
-    added: list[np.ndarray] = []
-    if spec.difference_features:
-        more, added = difference_features(batch, value, is_measurement, encoder.n_outputs)
-        columns += more
-    rise = None
-    if spec.rise:
-        # Back to the unit of the outputs, in which rate and baseline are what the parameters mean.
-        noise = np.exp(added[0]) * encoder.output_scale
-        rise = find_rise(
-            batch, value * encoder.output_scale + level[:, None], is_measurement, noise, encoder.time_scale
-        )
-        columns += rise.columns
-        added += rise.conditions
-    if is_centered(spec):
-        spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
-        added += [level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]
+    more, added, anchors = _series_features(encoder, batch, value, is_measurement, level)
+    columns += more
     if spec.tokens == "events":
         relative_dose = np.where(is_dose, batch.amount, 0.0) * factor[:, None] / encoder.dose_reference
         columns += [
@@ -107,9 +93,35 @@ def raw_features(
     conditions = np.stack([-np.log(factor), log_size, *counts, *added, *static], axis=-1)
     moved = level if is_centered(spec) else log_size
     shift = -np.log(factor)[:, None] * encoder.dose_exponent + moved[:, None] * encoder.output_exponent
-    if rise is not None:
-        shift[:, encoder.rise_columns] += rise.anchors
+    if anchors is not None:
+        shift[:, encoder.rise_columns] += anchors
     return raw, valid, conditions, shift
+
+
+def _series_features(
+    encoder: EventEncoder,
+    batch: DesignBatch,
+    value: np.ndarray,
+    is_measurement: np.ndarray,
+    level: np.ndarray,
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray | None]:
+    """Columns, conditions and anchors (n, 3) that the options for long series add."""
+    spec = encoder.spec
+    columns: list[np.ndarray] = []
+    conditions: list[np.ndarray] = []
+    anchors = None
+    if spec.difference_features:
+        columns, conditions = difference_features(batch, value, is_measurement, encoder.n_outputs)
+    if spec.rise:
+        # Back to the unit of the outputs, in which rate and baseline are what the parameters mean.
+        noise = np.exp(conditions[0]) * encoder.output_scale
+        measured = value * encoder.output_scale + level[:, None]
+        rise = find_rise(batch, measured, is_measurement, noise, encoder.time_scale)
+        columns, conditions, anchors = columns + rise.columns, conditions + rise.conditions, rise.anchors
+    if is_centered(spec):
+        spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
+        conditions = [*conditions, level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]
+    return columns, conditions, anchors
 
 
 def is_centered(spec: NetworkSpec) -> bool:

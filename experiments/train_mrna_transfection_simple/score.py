@@ -124,10 +124,10 @@ def verdicts(table):
 
 
 def modes_figure(path, dataset, exact, raw, corrected):
-    """The two rates of the first eight cells: exact draws below, raw and corrected draws on top."""
+    """The two rates of the first eight cells: exact draws, the network's draws, corrected draws."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 9.6), layout="constrained")
+    figure = Figure(figsize=(13.5, 5.8), layout="constrained")
     samples = ((exact, "exact", "0.75"), (raw.phi, "network", "C0"), (corrected.draws.phi, "corrected", "C3"))
     panels = figure.subplots(3, 8)
     for row, (phi, label, color) in zip(panels, samples, strict=True):

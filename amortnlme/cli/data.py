@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from amortnlme.cli.options import JsonPath
+from amortnlme.cli.options import JsonPath, LogValues, TimeFactor
 from amortnlme.cli.reply import reply
 
 app = typer.Typer(help="Look at event tables.", no_args_is_help=False)
@@ -21,9 +21,11 @@ def _data() -> None:
 @app.command("check")
 def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="CSV file, or the name of a bundled dataset.")],
+    time_factor: TimeFactor = None,
+    log_values: LogValues = False,
     json_path: JsonPath = None,
 ) -> int:
-    """Read an event table and say what was read.
+    """Read an event table or a wide table and say what was read.
 
     Subjects, doses, observations, covariates with ranges, and every exclusion with its reason.
     """
@@ -31,7 +33,7 @@ def check(
     from amortnlme.cli.tables import say
 
     with reply("data check", json_path) as answer:
-        dataset = read_dataset(file)
+        dataset = read_dataset(file, time_factor, log=log_values)
         summary = dataset.summary()
         answer.result = {**summary.to_dict(), "fingerprint": dataset.fingerprint}
         for line in summary.lines():

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amortnlme.cli.options import JsonPath, Seed
+from amortnlme.cli.draws import DrawSource, is_draws_file, obtain_draws
+from amortnlme.cli.inputs import read_dataset
+from amortnlme.cli.options import JsonPath, LogValues, PooledVariance, Seed, TimeFactor
 from amortnlme.cli.reply import ExitCode, reply
 from amortnlme.core.errors import UsageError
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.base import AbstractMethod
     from amortnlme.methods.population_fit import PopulationFit
 
-METHODS = ("amortized", "fo", "foce", "focei", "laplace", "agq", "saem")
+METHODS = ("amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "saem")
 
 
 def run(
@@ -28,8 +30,8 @@ def run(
         str,
         typer.Argument(
             metavar="DRAWS|DATA",
-            help="Posterior draws (HDF5, from `amortnlme sample`) for amortized; or an event table (CSV) "
-            "or a bundled dataset.",
+            help="Posterior draws (HDF5, from `amortnlme sample`); or data: an event table or a wide table "
+            "(CSV) or a bundled dataset, for amortized together with --estimator.",
         ),
     ],
     population: Annotated[
@@ -51,7 +53,11 @@ def run(
         typer.Option("--correction", help="auto, likelihood, density or none: how network error is removed."),
     ] = None,
     estimator: Annotated[
-        str | None, typer.Option("--estimator", help="Estimator of the draws; --correction density needs it.")
+        str | None,
+        typer.Option("--estimator", help="Makes draws from data; for draws, --correction density needs it."),
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option("--draws", min=1, help="Draws per subject from --estimator (1000).")
     ] = None,
     starts: Annotated[
         int | None, typer.Option("--starts", help="Starting points (the best end is returned).")
@@ -67,6 +73,9 @@ def run(
             "(saem).",
         ),
     ] = None,
+    pooled_variance: PooledVariance = None,
+    time_factor: TimeFactor = None,
+    log_values: LogValues = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the fit.")] = None,
     seed: Seed = 0,
     json_path: JsonPath = None,
@@ -76,7 +85,10 @@ def run(
     Exit code 2 where the fit did not succeed.
     """
     with reply("fit", json_path, outputs=[out]) as answer:
-        options = _Options(method, correction, estimator, data, starts, nodes, standard_errors)
+        options = _Options(
+            method, correction, estimator, draws, data, starts, nodes, standard_errors, pooled_variance,
+            time_factor, log_values,
+        )  # fmt: skip
         result = _fit(source, population, model, seed, options)
         if out is not None:
             result.save(out)
@@ -93,10 +105,14 @@ class _Options:
     method: str
     correction: str | None
     estimator: str | None
+    draws: int | None
     data: str | None
     starts: int | None
     nodes: int | None
     standard_errors: str | None
+    pooled_variance: float | None
+    time_factor: float | None
+    log_values: bool
 
     def __post_init__(self) -> None:
         """Refuse an unknown method, and options it would ignore."""
@@ -107,8 +123,10 @@ class _Options:
         classical = ("fo", "foce", "focei", "laplace", "agq", "saem")
         for flag, value, owners in (
             ("--correction", self.correction, ("amortized",)),
-            ("--estimator", self.estimator, ("amortized",)),
-            ("--data", self.data, ("amortized",)),
+            ("--estimator", self.estimator, ("amortized", "monte-carlo")),
+            ("--draws", self.draws, ("amortized", "monte-carlo")),
+            ("--data", self.data, ("amortized", "monte-carlo")),
+            ("--pooled-variance", self.pooled_variance, ("monte-carlo",)),
             ("--nodes", self.nodes, ("agq",)),
             ("--standard-errors", self.standard_errors, classical),
         ):
@@ -121,30 +139,52 @@ class _Options:
 
 
 def _fit(source: str, population: str, model: str | None, seed: int, options: _Options) -> PopulationFit:
-    from amortnlme.cli.inputs import read_dataset, read_population_model
+    from amortnlme.cli.inputs import read_population_model
     from amortnlme.methods.fit import fit
-    from amortnlme.population.posterior_draws import PosteriorDraws
 
-    if options.method == "amortized":
-        dataset = None if options.data is None else read_dataset(options.data)
-        chosen = _amortized(options, _log_density(options.estimator, dataset))
-        draws = PosteriorDraws.load(Path(source))
-        return fit(draws, read_population_model(population), chosen, dataset=dataset, model=model, seed=seed)
+    if options.method in ("amortized", "monte-carlo"):
+        found = obtain_draws(source, _dataset(source, options), options.estimator, options.draws, seed)
+        chosen = _monte_carlo(options) if options.method == "monte-carlo" else _amortized(options, found)
+        described = read_population_model(population)
+        return fit(found.draws, described, chosen, dataset=found.dataset, model=model, seed=seed)
     if model is None:
         raise UsageError(
             "E_USAGE_MODEL",
             f"--method {options.method} fits data, so it needs --model: a model file or a name.",
         )
-    return fit(
-        read_dataset(source), read_population_model(population), _classical(options), model=model, seed=seed
-    )
+    dataset = read_dataset(source, options.time_factor, log=options.log_values)
+    return fit(dataset, read_population_model(population), _classical(options), model=model, seed=seed)
 
 
-def _amortized(options: _Options, log_density: Callable[[np.ndarray], np.ndarray] | None) -> AbstractMethod:
+def _dataset(source: str, options: _Options) -> Dataset | None:
+    """Read the data beside draws, or those that draws will be made from."""
+    if not is_draws_file(source):
+        if options.data is not None:
+            raise UsageError("E_USAGE_OPTION", f"--data goes with draws, but '{source}' holds data itself.")
+        if options.estimator is None:
+            return None
+        return read_dataset(source, options.time_factor, log=options.log_values)
+    if options.data is None:
+        return None
+    return read_dataset(options.data, options.time_factor, log=options.log_values)
+
+
+def _amortized(options: _Options, found: DrawSource) -> AbstractMethod:
     from amortnlme.methods.amortized import Amortized
 
+    log_density: Callable[[np.ndarray], np.ndarray] | None = None
+    network, dataset = found.estimator, found.dataset
+    if network is not None and dataset is not None:
+        log_density = lambda phi: network.log_prob(dataset, phi)  # noqa: E731
     starts = Amortized().starts if options.starts is None else options.starts
     return Amortized(correction=options.correction or "auto", starts=starts, log_density=log_density)
+
+
+def _monte_carlo(options: _Options) -> AbstractMethod:
+    from amortnlme.methods.monte_carlo import MonteCarlo
+
+    starts = MonteCarlo().starts if options.starts is None else options.starts
+    return MonteCarlo(pooled_variance=options.pooled_variance, starts=starts)
 
 
 def _classical(options: _Options) -> AbstractMethod:
@@ -160,20 +200,6 @@ def _classical(options: _Options) -> AbstractMethod:
         return Quadrature(n_nodes=nodes, starts=starts, standard_errors=errors)
     kinds = {"fo": Fo, "foce": Foce, "focei": Focei, "laplace": Laplace}
     return kinds[options.method](starts=starts, standard_errors=errors)
-
-
-def _log_density(estimator: str | None, dataset: Dataset | None) -> Callable[[np.ndarray], np.ndarray] | None:
-    if estimator is None:
-        return None
-    if dataset is None:
-        raise UsageError(
-            "E_FIT_NEEDS_DATASET",
-            "--estimator needs --data: its densities are those of subjects. Name the data file.",
-        )
-    from amortnlme.neural.estimator import Estimator
-
-    network = Estimator.load(estimator)
-    return lambda phi: network.log_prob(dataset, phi)
 
 
 def show_fit(result: PopulationFit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
 _SPEC_TABLES = ("network", "training")
 
 
-def read_dataset(word: str) -> Dataset:
-    """Read an event table from a CSV file, or a bundled dataset by name.
+def read_dataset(word: str, time_factor: float | None = None, *, log: bool = False) -> Dataset:
+    """Read an event table or a wide table from a CSV file, or a bundled dataset by name.
 
     Parameters
     ----------
     word : str
-        Path of a CSV file in NONMEM conventions, or one of `bundled_names()`.
+        Path of a CSV file in NONMEM conventions or of a wide table (see `read_wide`), or one of
+        `bundled_names()`.
+    time_factor : float, optional
+    log : bool
+        As in `read_wide`; refused for other tables.
 
     Returns
     -------
@@ -33,14 +38,23 @@ def read_dataset(word: str) -> Dataset:
     Raises
     ------
     UsageError
-        E_INPUT_NO_FILE.
+        E_INPUT_NO_FILE, E_USAGE_OPTION.
     DataError
         Whatever is wrong with the table.
     """
     from amortnlme.data.bundled import bundled_names, load_bundled
     from amortnlme.data.event_table import read_csv
+    from amortnlme.data.wide_table import is_wide, read_wide
 
     path = Path(word)
+    if os.path.isfile(path) and is_wide(_header(path)):
+        return read_wide(path, time_factor=1.0 if time_factor is None else time_factor, log=log)
+    if time_factor is not None or log:
+        raise UsageError(
+            "E_USAGE_OPTION",
+            f"--time-factor and --log-values belong to wide tables, but '{word}' is none. Convert its "
+            "columns TIME and DV instead.",
+        )
     if os.path.isfile(path):
         return read_csv(path)
     if word in bundled_names():
@@ -126,6 +140,15 @@ def shipped_estimators() -> dict[str, Path]:
 
     root = Path(str(files("amortnlme.trained_models")))
     return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
+
+
+def _header(path: Path) -> list[str]:
+    """Split the header roughly: enough to tell a wide table; the reader complains about everything else."""
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for line in lines:
+            if line.strip() and not line.lstrip().startswith("#"):
+                return [cell.strip().strip('"') for cell in re.split(r"[,;\t]", line)]
+    return []
 
 
 def _no_file(word: str, what: str, shelf: str, names: tuple[str, ...]) -> UsageError:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amortnlme.cli.compare import FitPaths
-from amortnlme.cli.options import DataOption, JsonPath, Seed
+from amortnlme.cli.options import DataOption, JsonPath, LogValues, Seed, TimeFactor
 from amortnlme.cli.reply import reply
 
 
@@ -26,6 +26,8 @@ def run(
         typer.Option("--uncorrected", help="Fit with --correction none, to stand beside; may be repeated."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model file, where it is not shipped.")] = None,
+    time_factor: TimeFactor = None,
+    log_values: LogValues = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file.")] = Path("report.html"),
     seed: Seed = 0,
     json_path: JsonPath = None,
@@ -44,7 +46,7 @@ def run(
 
     with reply("report", json_path, outputs=[out]) as answer:
         loaded = [PopulationFit.load(path) for path in fits]
-        dataset = read_dataset(data)
+        dataset = read_dataset(data, time_factor, log=log_values)
         card = None
         if estimator is not None:
             from amortnlme.neural.estimator import Estimator

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from amortnlme.cli.options import Draws, JsonPath, Seed
+from amortnlme.cli.options import Draws, JsonPath, LogValues, Seed, TimeFactor
 from amortnlme.cli.reply import reply
 
 EstimatorWord = Annotated[
@@ -20,6 +20,8 @@ def run(
     file: Annotated[str, typer.Argument(metavar="DATA", help="CSV file, or the name of a bundled dataset.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="HDF5 file for the draws.")],
     draws: Draws = 1000,
+    time_factor: TimeFactor = None,
+    log_values: LogValues = False,
     seed: Seed = 0,
     json_path: JsonPath = None,
 ) -> int:
@@ -32,7 +34,7 @@ def run(
     from amortnlme.core.rng import generator
 
     with reply("sample", json_path, outputs=[out]) as answer:
-        dataset = read_dataset(file)
+        dataset = read_dataset(file, time_factor, log=log_values)
         # After the data is known to be readable: the neural backend takes seconds to start.
         from amortnlme.neural.estimator import Estimator
 

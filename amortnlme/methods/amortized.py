@@ -25,6 +25,7 @@ from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.correction import correct_surrogate
 from amortnlme.methods.density_targets import DensityTarget, SurrogateTarget
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
+from amortnlme.methods.monte_carlo_gate import error_reasons, gate_warnings
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import Verdict, referee
 from amortnlme.methods.refine import Optimum, fit_surrogate
@@ -33,6 +34,11 @@ from amortnlme.methods.surrogate import Surrogate, SurrogateLikelihood, build_su
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 MIN_MIXTURE_DRAWS = 500
+AUTOMATIC = ("n_components", "n_points", "referee_points", "referee_replicates")
+#: Nodes of all subjects together that a fit, or a replicate of the referee, spends by default.
+NODE_BUDGET, REFEREE_BUDGET = 2**18, 2**18
+#: From here on half the replicates do.
+MANY_SUBJECTS = 1000
 CORRECTIONS = ("auto", "likelihood", "density", "none")
 # Purposes of the random streams of one fit: the referee never shares numbers with the fit it judges.
 MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM = range(4)
@@ -54,14 +60,16 @@ class Amortized(AbstractMethod):
         draws determine a single, debiased Gaussian far better than a mixture.
     starts : int
         Starting points of the surrogate fit.
-    n_points : int
-        Frozen nodes per subject, best a power of two.
+    n_points : int or None
+        Frozen nodes per subject, best a power of two. None: 256, fewer with many subjects (32 from 8000 on),
+        whose errors average out.
     max_rounds : int
         How often nodes may be placed anew.
     tolerance : float
         The optimum has settled when a new placement moves it by less than this many standard errors.
-    referee_points, referee_replicates : int
-        Nodes per subject and replicate, and replicates, of the independent -2 log-likelihood.
+    referee_points, referee_replicates : int or None
+        Nodes per subject and replicate, and replicates, of the independent -2 log-likelihood. None: 512 and
+        8, fewer with many subjects (16 and 4 from 16 000 on).
     log_density : callable, optional
         Maps phi (n_subjects, n_points, d) to log q(phi | y_i) (n_subjects, n_points), e.g.
         ``lambda phi: estimator.log_prob(dataset, phi)``.
@@ -75,11 +83,11 @@ class Amortized(AbstractMethod):
     correction: str = "auto"
     n_components: int | None = None
     starts: int = 5
-    n_points: int = 256
+    n_points: int | None = None
     max_rounds: int = 12
     tolerance: float = 0.01
-    referee_points: int = 512
-    referee_replicates: int = 8
+    referee_points: int | None = None
+    referee_replicates: int | None = None
     log_density: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
 
     name: ClassVar[str] = "amortized"
@@ -96,13 +104,13 @@ class Amortized(AbstractMethod):
         for name, low, high in (
             ("n_components", 1, 10),
             ("starts", 1, 1000),
-            ("n_points", 32, 2**16),
+            ("n_points", 16, 2**16),
             ("max_rounds", 1, 100),
-            ("referee_points", 32, 2**16),
+            ("referee_points", 16, 2**16),
             ("referee_replicates", 2, 1000),
         ):
             value = getattr(self, name)
-            if name == "n_components" and value is None:
+            if value is None and name in AUTOMATIC:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UsageError(
@@ -165,15 +173,16 @@ class Amortized(AbstractMethod):
                     population=population,
                     draws=draws,
                     rough=rough,
+                    start_u=surrogate.likely_effects(*population.unpack(rough.x)),
                     rng=stream(problem.seed, NODE_STREAM),
-                    n_points=self.n_points,
+                    n_points=self.n_points or nodes_per_subject(draws.n_subjects, NODE_BUDGET, 32, 256),
                     max_rounds=self.max_rounds,
                     tolerance=self.tolerance,
                 )
         with watch("individuals"):
             mu, factor = population.unpack(best.x)
             judge = self._judge(problem, target)
-            modes = find_ebe(judge, mu, factor, start=_surrogate_mean(surrogate, mu, factor))
+            modes = find_ebe(judge, mu, factor, start=surrogate.likely_effects(mu, factor))
         with watch("referee"):
             verdict = referee(
                 judge,
@@ -181,10 +190,12 @@ class Amortized(AbstractMethod):
                 factor,
                 modes,
                 stream(problem.seed, REFEREE_STREAM),
-                n_points=self.referee_points,
-                n_replicates=self.referee_replicates,
+                n_points=self.referee_points
+                or nodes_per_subject(draws.n_subjects, REFEREE_BUDGET, 16, 512),
+                n_replicates=self.referee_replicates or (8 if draws.n_subjects < MANY_SUBJECTS else 4),
             )
         warnings += best.warnings + _mode_warnings(modes, population.subject_ids)
+        warnings += _noise_warnings(best, population.names)
         solution = _solution(self, problem, rough, best, modes, verdict, surrogate, warnings, watch)
         return assemble_fit(f"{self.name} ({correction} correction)", problem, solution)
 
@@ -240,9 +251,20 @@ class Amortized(AbstractMethod):
         return target if problem.bound_model is None else problem.bound_model
 
 
-def _surrogate_mean(surrogate: Surrogate, mu: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    share, mean, _ = surrogate.conditional(mu, factor)
-    return (share[..., None] * mean).sum(axis=1)
+def nodes_per_subject(n_subjects: int, budget: int, low: int, high: int) -> int:
+    """Nodes that every subject gets of a budget for all, a power of two.
+
+    Parameters
+    ----------
+    n_subjects, budget : int
+    low, high : int
+        Powers of two.
+
+    Returns
+    -------
+    int
+    """
+    return int(np.clip(2 ** int(np.log2(max(budget / n_subjects, 1.0))), low, high))
 
 
 def _solution(
@@ -283,6 +305,7 @@ def _solution(
         mc_se=best.mc_se,
         surrogate_shift=float(np.max(np.abs(best.x - rough.x) / best.scale)) if corrected else 0.0,
         n_clipped=surrogate.n_clipped,
+        mc_bias=best.mc_bias,
     )
     return Solution(
         x=best.x,
@@ -326,6 +349,13 @@ def _covariate_warnings(problem: FitProblem) -> list[str]:
         f"[W_FIT_COVARIATE_BASELINE] {', '.join(changing)} changes within subjects: the population model "
         f"uses its value at each subject's first record."
     ]
+
+
+def _noise_warnings(best: Optimum, names: tuple[str, ...]) -> list[str]:
+    if best.covariance is None or best.mc_se is None or best.mc_bias is None:
+        return []
+    reasons = error_reasons(names, np.sqrt(np.diagonal(best.covariance)), best.mc_se, best.mc_bias)
+    return gate_warnings(reasons, "Raise n_points.")
 
 
 def _mode_warnings(modes: EmpiricalBayes, ids: tuple[str, ...]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from amortnlme.core.status import FitStatus
 from amortnlme.methods.ebe import IndividualTarget
 from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
 from amortnlme.methods.information import whitening
@@ -14,6 +15,7 @@ from amortnlme.methods.local_search import (
     information_at,
     minimize_whitened,
     negative_value_and_gradient,
+    rough_scale,
 )
 from amortnlme.methods.proposals import BaseNumbers, base_numbers
 from amortnlme.methods.refine import Optimum, failed, finish
@@ -25,6 +27,12 @@ from amortnlme.population.starts import factor_floor, moment_start, natural_reac
 # : Rounds that start this far from the optimum (in standard errors), and second derivatives, use a quarter of
 # the nodes.
 COARSE_MOVE, COARSE_RATIO, MIN_COARSE = 1.0, 4, 32
+#: With this many subjects the scores tell the information well enough for Newton's method.
+MANY_SUBJECTS = 1000
+#: Its settings: least number of nodes; longest last move (in standard errors) after which few nodes will do;
+#: accuracy of the modes that guide nodes (in conditional SDs); last move; longest step as a share of what
+#: the scores call sqrt(n_subjects) standard errors, the spread of the population.
+FEWEST_NODES, FEW_NODES_MOVE, ROUGH_MODES, SCORE_TOLERANCE, LONGEST_STEP = 8, 5.0, 1e-2, 0.02, 0.3
 #: Second derivatives computed within this distance of the optimum are those at the optimum, to a percent.
 SAME_PLACE = 0.05
 
@@ -35,6 +43,7 @@ def correct_surrogate(
     population: BoundPopulation,
     draws: PosteriorDraws,
     rough: Optimum,
+    start_u: np.ndarray,
     rng: np.random.Generator,
     n_points: int,
     max_rounds: int,
@@ -49,6 +58,9 @@ def correct_surrogate(
     draws : PosteriorDraws
     rough : Optimum
         Of the surrogate.
+    start_u : ndarray, shape (n_subjects, r)
+        Where the modes of the random effects are first searched from: draws know of modes that a search from
+        the typical subject would miss.
     rng : numpy.random.Generator
         Drawn from once: all rounds share the same base numbers, so that they can settle.
     n_points, max_rounds, tolerance
@@ -62,10 +74,20 @@ def correct_surrogate(
     """
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
     setting = _Setting(
-        target, population, base, *_limits(population, draws), natural_reach(population, draws) ** -2.0
+        target,
+        population,
+        base,
+        *_limits(population, draws),
+        natural_reach(population, draws) ** -2.0,
+        start_u,
     )
     floor = factor_floor(population, draws)
-    first = _search(setting, _lifted(population, rough.x, floor), _information(rough), max_rounds, tolerance)
+    start = _lifted(population, rough.x, floor)
+    if population.n_subjects >= MANY_SUBJECTS:
+        quick = _score_search(setting, start, max_rounds, tolerance)
+        if quick.status is FitStatus.CONVERGED:
+            return quick
+    first = _search(setting, start, _information(rough), max_rounds, tolerance)
     if first.is_interior:
         return first
     x = moment_start(population, draws)
@@ -89,13 +111,18 @@ class _Setting:
     ridge: (
         np.ndarray
     )  # weak prior information in every direction, (n_x,): no step goes further than the draws do
+    start_u: np.ndarray  # first guess of the modes, (n, r)
 
     def guide(
-        self, x: np.ndarray, start_u: np.ndarray | None
+        self,
+        x: np.ndarray,
+        start_u: np.ndarray,
+        mode_tolerance: float = 1e-6,
+        min_coarse: int = MIN_COARSE,
     ) -> tuple[GuidedLikelihood, GuidedLikelihood, np.ndarray]:
         """Guide the nodes from x: the likelihood on all nodes and on a few of them, and the modes."""
-        guide, modes = place_guide(self.target, *self.population.unpack(x), start_u)
-        n_coarse = min(self.base.n_points, max(self.base.n_points // COARSE_RATIO, MIN_COARSE))
+        guide, modes = place_guide(self.target, *self.population.unpack(x), start_u, mode_tolerance)
+        n_coarse = min(self.base.n_points, max(self.base.n_points // COARSE_RATIO, min_coarse))
         fine, coarse = (
             GuidedLikelihood(self.target, self.population, guide, base)
             for base in (self.base, self.base.head(n_coarse))
@@ -128,7 +155,7 @@ def _search(
     transform = whitening(information + np.diag(setting.ridge))
     scale = np.sqrt((transform**2).sum(axis=1))
     trace: list[dict[str, Any]] = []
-    modes, move, expanded_at = None, np.inf, None
+    modes, move, expanded_at = setting.start_u, np.inf, None
     for number in range(max_rounds):
         fine, coarse, modes = setting.guide(x, modes)
         is_coarse = move > COARSE_MOVE
@@ -158,6 +185,49 @@ def _search(
     is_current = expanded_at is not None and np.max(np.abs(x - expanded_at) / scale) < SAME_PLACE
     if not is_current:
         information = information_at(coarse, x, scale, free)
+    return finish(
+        fine, population, x, scale, move, trace, at_limit=at_limit, coarse=coarse, information=information
+    )
+
+
+def _score_search(setting: _Setting, x: np.ndarray, max_rounds: int, tolerance: float) -> Optimum:
+    """Newton's method with the information of the scores: one evaluation a round, for many subjects.
+
+    sum_i s_i s_i' then is the information to within some percent, and a round shrinks the distance to the
+    optimum by that factor. Rounds far away use few nodes, as in `_search`.
+    """
+    population = setting.population
+    free, at_limit = np.arange(population.n_x), list[int]()
+    trace: list[dict[str, Any]] = []
+    modes, move, step = setting.start_u, np.inf, np.zeros(population.n_x)
+    for number in range(max_rounds):
+        fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
+        is_coarse = move > FEW_NODES_MOVE
+        value, scores = (coarse if is_coarse else fine).value_and_scores(x)
+        entry = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": -2.0 * float(value.sum())}
+        trace.append(entry)
+        if not np.isfinite(value).all():
+            if not step.any():
+                return failed(x, trace)
+            step = 0.5 * step
+            x = x - step
+            continue
+        outside = setting.outside(x)
+        at_limit += [int(k) for k in outside]
+        free = np.setdiff1d(free, outside)
+        information = scores[:, free].T @ scores[:, free]
+        step = np.zeros(population.n_x)
+        step[free] = np.linalg.solve(information + np.diag(setting.ridge[free]), scores[:, free].sum(axis=0))
+        move = float(np.sqrt(step[free] @ information @ step[free]))
+        entry |= {"n_evaluations": 1, "move_in_se": move}
+        if not is_coarse and move < max(tolerance, SCORE_TOLERANCE):
+            break
+        step *= min(1.0, LONGEST_STEP * np.sqrt(population.n_subjects) / move)
+        x = population.fold_signs(x + step)
+        outside = setting.outside(x)
+        x[outside] = np.clip(x[outside], setting.lower[outside], setting.upper[outside])
+    scale = setting.ridge**-0.5
+    scale[free] = rough_scale(information)
     return finish(
         fine, population, x, scale, move, trace, at_limit=at_limit, coarse=coarse, information=information
     )

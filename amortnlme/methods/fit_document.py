@@ -120,6 +120,7 @@ def _quality(fit: PopulationFit) -> dict[str, Any]:
         "gradient_norm": quality.gradient_norm,
         "mc_shift": quality.mc_shift,
         "mc_se": quality.mc_se,
+        "mc_bias": quality.mc_bias,
         "surrogate_shift": quality.surrogate_shift,
         "n_clipped": quality.n_clipped,
     }

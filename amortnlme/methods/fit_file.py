@@ -44,8 +44,10 @@ def save_fit(fit: PopulationFit, path: Path) -> None:
     arrays |= {"quality/ess": fit.quality.ess, "quality/pareto_k": fit.quality.pareto_k}
     if fit.covariance is not None:
         arrays["covariance"] = fit.covariance
-    if fit.quality.mc_se is not None:
-        arrays["quality/mc_se"] = fit.quality.mc_se
+    for name in ("mc_se", "mc_bias"):
+        value = getattr(fit.quality, name)
+        if value is not None:
+            arrays[f"quality/{name}"] = value
     arrays["scalars"] = np.array([getattr(fit, name) for name in SCALARS], dtype=np.float64)
     arrays["quality/scalars"] = np.array(
         [getattr(fit.quality, name) for name in QUALITY_SCALARS], dtype=np.float64
@@ -147,6 +149,7 @@ def _rebuilt(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Populatio
             mc_se=arrays.get("quality/mc_se"),
             surrogate_shift=quality_scalars["surrogate_shift"],
             n_clipped=header["n_clipped"],
+            mc_bias=arrays.get("quality/mc_bias"),
         ),
         warnings=tuple(header["warnings"]),
         trace=tuple(header["trace"]),

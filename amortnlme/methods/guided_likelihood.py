@@ -13,7 +13,7 @@ within one SE. Singular L and pooled parameters need no special treatment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from amortnlme.methods.ebe import IndividualTarget, find_ebe
 from amortnlme.methods.importance import effective_sample_size
 from amortnlme.methods.proposals import LOG_2PI, BaseNumbers
 from amortnlme.population.bound_population import BoundPopulation
+
+#: Entries of a temporary array of scores, node by node.
+NOISE_ENTRIES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +42,11 @@ class Guide:
 
 
 def place_guide(
-    target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, start_u: np.ndarray | None
+    target: IndividualTarget,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    start_u: np.ndarray | None,
+    tolerance: float = 1e-6,
 ) -> tuple[Guide, np.ndarray]:
     """Expand every subject's log-likelihood around its conditional mode.
 
@@ -50,6 +57,8 @@ def place_guide(
     factor : ndarray, shape (d, r)
     start_u : ndarray or None, shape (n_subjects, r)
         Where to start the search for the modes.
+    tolerance : float
+        Of the modes, in conditional SDs: any point nearby makes a guide.
 
     Returns
     -------
@@ -57,7 +66,7 @@ def place_guide(
     u : ndarray, shape (n_subjects, r)
         The modes, to start the next search from.
     """
-    modes = find_ebe(target, mu, factor, start=start_u)
+    modes = find_ebe(target, mu, factor, start=start_u, tolerance=tolerance)
     _, gradient, curvature = target.gauss_newton(modes.phi)
     curvature, gradient = np.nan_to_num(curvature), np.nan_to_num(gradient)
     return Guide(gradient + (curvature @ modes.phi[..., None])[..., 0], curvature), modes.u
@@ -94,6 +103,7 @@ class GuidedLikelihood:
     population: BoundPopulation
     guide: Guide
     base: BaseNumbers
+    _last: dict[bytes, tuple[_Placement, np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def value_and_scores(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log-likelihood of every subject and its gradient.
@@ -109,8 +119,7 @@ class GuidedLikelihood:
         scores : ndarray, shape (n_subjects, n_x)
             Derivatives of `value`, the motion of the nodes included.
         """
-        place = self._place(x)
-        log_likelihood, gradient = self._evaluate(place)
+        place, log_likelihood, gradient = self._evaluate(x)
         log_weights = self._log_weights(place, log_likelihood)
         top = log_weights.max(axis=1, keepdims=True)
         top = np.where(np.isfinite(top), top, 0.0)
@@ -133,37 +142,50 @@ class GuidedLikelihood:
         )
         return value, self.population.pullback(dmu, dfactor)
 
-    def score_noise(self, x: np.ndarray) -> np.ndarray:
-        """Monte-Carlo covariance of the total score, shape (n_x, n_x).
+    def noise_moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Monte-Carlo covariance of the total score, and the leading term of its bias.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n_x,)
+
+        Returns
+        -------
+        covariance : ndarray, shape (n_x, n_x)
+        bias : ndarray, shape (n_x,)
 
         Notes
         -----
-        Delta method, sum_i sum_j w_ij^2 (s_ij - s_i)(s_ij - s_i)', as for independent nodes; quasi-Monte
-        Carlo nodes do better, so this is an upper bound in practice.
+        Delta method, sum_ij w_ij^2 (s_ij - s_i)(s_ij - s_i)' and -sum_ij w_ij^2 (s_ij - s_i), as for
+        independent nodes; quasi-Monte Carlo nodes do better, so these are upper bounds in practice.
         """
-        place = self._place(x)
-        log_likelihood, gradient = self._evaluate(place)
+        place, log_likelihood, gradient = self._evaluate(x)
         log_weights = self._log_weights(place, log_likelihood)
         raw = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
         weights = raw / raw.sum(axis=1, keepdims=True)
         joint = gradient @ place.factor - place.u
         white_joint = joint @ np.swapaxes(place.inverse_chol, 1, 2)
         population = self.population
-        noise = np.zeros((population.n_x, population.n_x))
-        for i in range(population.n_subjects):
-            # One subject at a time: the scores of all nodes of all subjects would not fit for large studies.
+        noise, bias = np.zeros((population.n_x, population.n_x)), np.zeros(population.n_x)
+        # Some subjects at a time: the scores of all nodes of all subjects would not fit for large studies.
+        size = max(1, NOISE_ENTRIES // (self.base.n_points * (population.n_x + population.d * population.r)))
+        for first in range(0, population.n_subjects, size):
+            part = slice(first, first + size)
             dmu, dfactor = self._chain(
                 place,
-                slope=gradient[i],
-                slope_u=gradient[i][:, :, None] * place.u[i][:, None, :],
-                joint=joint[i],
-                spread=self.base.scaled[i][:, :, None] * white_joint[i][:, None, :],
-                subject=i,
+                slope=gradient[part],
+                slope_u=gradient[part, :, :, None] * place.u[part, :, None, :],
+                joint=joint[part],
+                spread=self.base.scaled[part, :, :, None] * white_joint[part, :, None, :],
+                part=part,
             )
-            node = population.pullback_rows(dmu, dfactor, population.regressors[i])
-            centered = weights[i][:, None] * (node - weights[i] @ node)
-            noise += centered.T @ centered
-        return noise
+            node = population.pullback_rows(dmu, dfactor, population.regressors[part, None])
+            weight = weights[part, :, None]
+            centered = node - (weight * node).sum(axis=1, keepdims=True)
+            scaled = (weight * centered).reshape(-1, population.n_x)
+            noise += scaled.T @ scaled
+            bias -= (weight * scaled.reshape(centered.shape)).sum(axis=(0, 1))
+        return noise, bias
 
     def ess(self, x: np.ndarray) -> np.ndarray:
         """Effective number of nodes of every subject at x, shape (n_subjects,)."""
@@ -184,10 +206,17 @@ class GuidedLikelihood:
             factor, residual, curved_factor, inverse_chol, center, u, mu[:, None] + u @ factor.T, log_det
         )
 
-    def _evaluate(self, place: _Placement) -> tuple[np.ndarray, np.ndarray]:
-        log_likelihood, gradient = self.target.log_likelihood_and_gradient(place.phi)
-        # A failed solve gets weight zero, but zero times NaN would still poison the sums.
-        return log_likelihood, np.where(np.isfinite(log_likelihood)[..., None], gradient, 0.0)
+    def _evaluate(self, x: np.ndarray) -> tuple[_Placement, np.ndarray, np.ndarray]:
+        """Nodes at x with their log-likelihood and its gradient; the last ones are kept."""
+        key = x.tobytes()
+        if key not in self._last:
+            place = self._place(x)
+            log_likelihood, gradient = self.target.log_likelihood_and_gradient(place.phi)
+            # A failed solve gets weight zero, but zero times NaN would still poison the sums.
+            gradient = np.where(np.isfinite(log_likelihood)[..., None], gradient, 0.0)
+            self._last.clear()
+            self._last[key] = (place, log_likelihood, gradient)
+        return self._last[key]
 
     def _log_weights(self, place: _Placement, log_likelihood: np.ndarray) -> np.ndarray:
         usable = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
@@ -202,21 +231,21 @@ class GuidedLikelihood:
         slope_u: np.ndarray,
         joint: np.ndarray,
         spread: np.ndarray,
-        subject: int | None = None,
+        part: slice | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Differentiate weighted log w by mu and L, the motion of the nodes included.
 
         `slope` E[dl/dphi], `slope_u` E[dl/dphi u'], `joint` E[h] with h = L'dl/dphi - u, `spread` E[z (inv(C)
-        h)']; leading axis: subjects, or the nodes of one `subject`.
+        h)']; leading axis: subjects; with a `part` of them a second one, their nodes.
 
         With M = inv(C) dQ inv(C)': d inv(C') = -inv(C') low(M)' and d log|C| = tr(M) / 2, where low takes the
         lower triangle with half the diagonal. Hence the derivative by Q is the symmetric part of
         -inv(Q) E[h] ub' - inv(C') low(spread) inv(C) - inv(Q) / 2.
         """
-        pick = slice(None) if subject is None else slice(subject, subject + 1)
+        pick = slice(None) if part is None else (part, None)
         inverse_chol, center = place.inverse_chol[pick], place.center[pick]
         curved_factor, residual = place.curved_factor[pick], place.residual[pick]
-        back = np.swapaxes(inverse_chol, 1, 2)
+        back = np.swapaxes(inverse_chol, -1, -2)
         shift = (back @ (inverse_chol @ joint[..., None]))[..., 0]
         low = np.tril(spread)
         diagonal = np.arange(low.shape[-1])

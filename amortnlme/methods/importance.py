@@ -12,6 +12,8 @@ from amortnlme.methods.log_sum import log_sum_exp
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 MIN_TAIL = 5
+#: Rows smoothed together: their grids stay in the cache.
+TAIL_ROWS = 256
 
 
 def effective_sample_size(log_weights: np.ndarray) -> np.ndarray:
@@ -74,40 +76,57 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     out = out - np.where(np.isfinite(top), top, 0.0)
     pareto_k = np.full(n_rows, np.inf)
     n_tail = int(np.ceil(min(0.2 * n_points, 3.0 * np.sqrt(n_points))))
-    # Weights below the smallest normal number are zero for every purpose here.
-    floor = np.log(np.finfo(np.float64).tiny)
-    for row in range(n_rows) if n_tail >= MIN_TAIL and n_points > n_tail else ():
-        order = np.argsort(out[row], kind="stable")
-        cutoff = max(out[row, order[-n_tail - 1]], floor)
-        tail = order[-n_tail:][out[row, order[-n_tail:]] > cutoff]
-        if len(tail) < MIN_TAIL:
-            continue
-        excess = np.exp(out[row, tail]) - np.exp(cutoff)
-        k, sigma = _fit_generalized_pareto(excess)
-        pareto_k[row] = k
-        if np.isfinite(k):
-            probability = (np.arange(len(tail)) + 0.5) / len(tail)
-            quantile = -np.log1p(-probability) if k == 0 else np.expm1(-k * np.log1p(-probability)) / k
-            # A smoothed weight above the largest raw one would be an extrapolation.
-            out[row, tail] = np.minimum(np.log(quantile * sigma + np.exp(cutoff)), 0.0)
+    if n_tail >= MIN_TAIL and n_points > n_tail:
+        for first in range(0, n_rows, TAIL_ROWS):
+            part = slice(first, first + TAIL_ROWS)
+            pareto_k[part] = _smooth_tails(out[part], n_tail)
     return out - np.where(np.isfinite(top), log_sum_exp(out, axis=1)[:, None], 0.0), pareto_k
 
 
-def _fit_generalized_pareto(excess: np.ndarray) -> tuple[float, float]:
-    """Shape k and scale sigma of sorted positive excesses, by the quasi-Bayesian mean over a profile grid."""
-    n = len(excess)
+def _smooth_tails(out: np.ndarray, n_tail: int) -> np.ndarray:
+    """Smooth the largest log weights of some rows in place; tail index of every row."""
+    # Weights below the smallest normal number are zero for every purpose here.
+    floor = np.log(np.finfo(np.float64).tiny)
+    largest = np.argpartition(out, -n_tail - 1, axis=1)[:, -n_tail - 1 :]
+    order = np.argsort(np.take_along_axis(out, largest, axis=1), axis=1, kind="stable")
+    largest = np.take_along_axis(largest, order, axis=1)
+    value = np.take_along_axis(out, largest, axis=1)
+    cutoff, tail, place = np.maximum(value[:, 0], floor), value[:, 1:], largest[:, 1:]
+    pareto_k = np.full(len(out), np.inf)
+    # Rows with ties at the cutoff, or weights of zero, have shorter tails.
+    length = (tail > cutoff[:, None]).sum(axis=1)
+    for size in np.unique(length[length >= MIN_TAIL]):
+        rows = np.flatnonzero(length == size)
+        excess = np.exp(tail[rows, -size:]) - np.exp(cutoff[rows, None])
+        k, sigma = _fit_generalized_pareto(excess)
+        pareto_k[rows] = k
+        log_survival = np.log1p(-(np.arange(size) + 0.5) / size)
+        safe = np.where(k == 0, 1.0, k)[:, None]
+        quantile = np.where(k[:, None] == 0, -log_survival, np.expm1(-safe * log_survival) / safe)
+        with np.errstate(invalid="ignore"):
+            smooth = np.log(quantile * sigma[:, None] + np.exp(cutoff[rows, None]))
+        # A smoothed weight above the largest raw one would be an extrapolation.
+        smooth = np.where(np.isfinite(k)[:, None], np.minimum(smooth, 0.0), tail[rows, -size:])
+        out[rows[:, None], place[rows, -size:]] = smooth
+    return pareto_k
+
+
+def _fit_generalized_pareto(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shape k and scale sigma of sorted positive excesses (rows, n): quasi-Bayesian mean over a grid."""
+    n = excess.shape[1]
     n_grid = 30 + int(np.sqrt(n))
-    quartile = excess[int(n / 4 + 0.5) - 1]
-    b = 1.0 - np.sqrt(n_grid / (np.arange(1, n_grid + 1) - 0.5))
-    b = b / (3.0 * quartile) + 1.0 / excess[-1]
-    k = np.log1p(-b[:, None] * excess).mean(axis=1)
-    profile = n * (np.log(-(b / k)) - k - 1.0)
-    weight = 1.0 / np.exp(profile - profile[:, None]).sum(axis=1)
-    keep = weight >= 10 * np.finfo(np.float64).eps
-    weight, b = weight[keep] / weight[keep].sum(), b[keep]
-    b_mean = float((b * weight).sum())
-    k_mean = float(np.log1p(-b_mean * excess).mean())
-    sigma = -k_mean / b_mean
+    quartile = excess[:, int(n / 4 + 0.5) - 1, None]
+    b = (1.0 - np.sqrt(n_grid / (np.arange(1, n_grid + 1) - 0.5))) / (3.0 * quartile) + 1.0 / excess[:, -1:]
+    k = np.log1p(-b[:, :, None] * excess[:, None]).mean(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        profile = n * (np.log(-(b / k)) - k - 1.0)
+    profile = np.where(np.isnan(profile), -np.inf, profile)
+    weight = np.exp(profile - log_sum_exp(profile, axis=1)[:, None])
+    weight = np.where(weight >= 10 * np.finfo(np.float64).eps, weight, 0.0)
+    b_mean = (b * weight).sum(axis=1) / weight.sum(axis=1)
+    k_mean = np.log1p(-b_mean[:, None] * excess).mean(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigma = -k_mean / b_mean
     # Prior worth ten observations at k = 0.5: keeps short tails from wild estimates.
     return k_mean * n / (n + 10.0) + 5.0 / (n + 10.0), sigma
 

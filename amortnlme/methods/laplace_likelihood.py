@@ -35,6 +35,8 @@ PROBE_STEP = 1e-3
 MODE_TOLERANCE = 1e-9
 #: Newton steps before the damped search takes over.
 MAX_NEWTON = 8
+#: Furthest a predicted mode may lie from the last one, in prior SDs: a first-order step means nothing there.
+MAX_PREDICTED = 1.0
 
 
 class ExpandableTarget(IndividualTarget, Protocol):
@@ -204,6 +206,28 @@ def determinant(around: np.ndarray, factor: np.ndarray) -> Determinant:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Memory:
+    """Modes with the population at which they were found."""
+
+    mu: np.ndarray
+    factor: np.ndarray
+    settled: Settled
+
+
+def _predicted(last: _Memory, mu: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Modes at a nearby population, to first order in the change (the implicit-function theorem)."""
+    u, shape = last.settled.modes.u, last.settled.shape
+    turned = factor - last.factor
+    hessian = np.eye(factor.shape[1]) + last.factor.T @ shape.observed @ last.factor
+    if (np.linalg.eigvalsh(hessian)[:, 0] <= 0.0).any():
+        return u
+    moved = mu - last.mu + u @ turned.T
+    push = shape.gradient @ turned - (shape.observed @ moved[..., None])[..., 0] @ last.factor
+    step = np.linalg.solve(hessian, push[..., None])[..., 0]
+    return u + np.clip(step, -MAX_PREDICTED, MAX_PREDICTED)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LaplaceLikelihood:
     """Approximate population log-likelihood by an expansion around every subject's mode.
 
@@ -218,8 +242,8 @@ class LaplaceLikelihood:
     target: ExpandableTarget
     population: BoundPopulation
     curvature: str = "expected"
-    # The last modes, where the next search starts.
-    _memory: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    # The last modes, from which the next ones are predicted.
+    _memory: dict[str, _Memory] = field(default_factory=dict, repr=False)
 
     def modes(self, x: np.ndarray) -> EmpiricalBayes:
         """Conditional modes of every subject, searched from the last ones.
@@ -235,9 +259,12 @@ class LaplaceLikelihood:
         return self._settle(x).modes
 
     def _settle(self, x: np.ndarray) -> Settled:
-        settled = settle(self.target, *self.population.unpack(x), self._memory.get("u"))
+        mu, factor = self.population.unpack(x)
+        last = self._memory.get("last")
+        start = None if last is None else _predicted(last, mu, factor)
+        settled = settle(self.target, mu, factor, start)
         if np.isfinite(settled.modes.log_joint).all():
-            self._memory["u"] = settled.modes.u
+            self._memory["last"] = _Memory(mu, factor, settled)
         return settled
 
     def value_and_scores(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

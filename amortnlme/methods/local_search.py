@@ -13,6 +13,14 @@ from amortnlme.population.bound_population import BoundPopulation
 # : A diagonal entry of L is taken to be zero when setting it to zero costs less than this in -2 log-
 # likelihood.
 BOUNDARY_COST = 5e-3
+#: ... which is not asked where the curvature at the optimum promises more than this: in the SD of a random
+#: effect the likelihood is even, and one whose minimum costs so much has no second minimum at zero.
+BOUNDARY_CLEAR = 9.0
+#: Share to which an error parameter is cut, on the log scale, to see whether the data notice it at all.
+CUT = -10.0
+#: ... which is not asked where the curvature in its logarithm exceeds this: on its way to zero an error SD s
+#: costs c s^2 in -2 log-likelihood, and 2 c s^2 is that curvature.
+ERROR_CLEAR = 1.0
 #: Half width of the differences, in standard errors.
 DIFFERENCE_STEP = 0.02
 #: Furthest move per parameter direction and round, in standard errors, of an objective that holds locally.
@@ -74,7 +82,7 @@ def minimize_whitened(
     transform: np.ndarray,
     free: np.ndarray,
     max_iterations: int = 60,
-    reach: float = REACH,
+    reach: float | np.ndarray = REACH,
 ) -> LocalMinimum:
     """Minimize from x along directions in which the objective is nearly a unit bowl.
 
@@ -87,7 +95,7 @@ def minimize_whitened(
         As `whitening` gives for the free entries.
     free : ndarray of int, shape (n_free,)
     max_iterations : int
-    reach : float
+    reach : float or ndarray of shape (n_free,)
         Furthest move along each direction, in standard errors.
 
     Returns
@@ -106,12 +114,13 @@ def minimize_whitened(
         return value, transform.T @ gradient[free]
 
     n = len(free)
+    limit = np.broadcast_to(np.asarray(reach, dtype=np.float64), (n,))
     wall = negative_value_and_gradient(objective, x)[0] + WALL
     best = minimize_multistart(
         function,
         np.zeros((1, n)),
-        np.full(n, -reach),
-        np.full(n, reach),
+        -limit,
+        limit,
         [f"z{k}" for k in range(n)],
         max_iterations=max_iterations,
         value_tolerance=1e-10,
@@ -164,7 +173,7 @@ def rough_scale(information: np.ndarray) -> np.ndarray:
 
 
 def vanishing_effects(
-    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray
+    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray, curvature: np.ndarray
 ) -> list[int]:
     """Random effects whose own variance component (diagonal entry of L) may as well be zero.
 
@@ -174,21 +183,95 @@ def vanishing_effects(
     population : BoundPopulation
     x : ndarray, shape (n_x,)
         A minimum over all free entries.
+    curvature : ndarray, shape (n_x,)
+        Second derivatives of -log L by the entries of x; 0 where they are not known.
 
     Returns
     -------
     list of int
         Positions in x.
     """
+    diagonal = np.unique(population.chol_diagonal)
+    near = diagonal[x[diagonal] ** 2 * curvature[diagonal] <= BOUNDARY_CLEAR]
+    if not len(near):
+        return []
     base = negative_value_and_gradient(objective, x)[0]
     found = []
-    for position in np.unique(population.chol_diagonal):
+    for position in near:
         pinned = x.copy()
         pinned[position] = 0.0
         cost = 2.0 * (negative_value_and_gradient(objective, pinned)[0] - base)
         if cost < BOUNDARY_COST:
             found.append(int(position))
     return found
+
+
+def vanishing_errors(
+    objective: PopulationObjective, population: BoundPopulation, x: np.ndarray, curvature: np.ndarray
+) -> list[int]:
+    """Residual error parameters on the log scale that are as good as zero.
+
+    Parameters
+    ----------
+    objective : PopulationObjective
+    population : BoundPopulation
+    x : ndarray, shape (n_x,)
+        A minimum over all free entries.
+    curvature : ndarray, shape (n_x,)
+        Second derivatives of -log L by the entries of x; 0 where they are not known.
+
+    Returns
+    -------
+    list of int
+        Positions in x.
+    """
+    candidates = []
+    for position, column in enumerate(population.theta_index):
+        parameter = population.parameters.parameters[column]
+        is_error = parameter.role == "error" and parameter.transform == "log"
+        if is_error and column not in population.random_index and curvature[position] <= ERROR_CLEAR:
+            candidates.append(position)
+    if not candidates:
+        return []
+    base = negative_value_and_gradient(objective, x)[0]
+    found = []
+    for position in candidates:
+        cut = x.copy()
+        cut[position] += CUT
+        if 2.0 * (negative_value_and_gradient(objective, cut)[0] - base) < BOUNDARY_COST:
+            found.append(position)
+    return found
+
+
+def boundary_warning(population: BoundPopulation, effects: list[int], errors: list[int]) -> list[str]:
+    """Texts about what vanishes at the optimum.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    effects, errors : list of int
+        Positions in x, from `vanishing_effects` and `vanishing_errors`.
+
+    Returns
+    -------
+    list of str
+        With code W_FIT_BOUNDARY; empty where nothing vanishes.
+    """
+    texts = []
+    no_wald = "Wald standard errors do not exist there and are not given"
+    if effects:
+        names = ", ".join(population.names[k].removeprefix("chol_") for k in effects)
+        texts.append(
+            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the "
+            f"optimum. {no_wald}; simplify the random effects."
+        )
+    if errors:
+        names = ", ".join(population.names[k].removeprefix("theta_") for k in errors)
+        texts.append(
+            f"[W_FIT_BOUNDARY] the residual error parameter {names} is zero at the optimum: the other part "
+            f"of the error model explains the scatter alone. {no_wald}; leave it out of the error model."
+        )
+    return texts
 
 
 def wald_covariance(information: np.ndarray, free: np.ndarray, n_x: int) -> np.ndarray | None:

@@ -23,8 +23,17 @@ SETTLED = 1e-3
 #: Furthest move per direction and round, in standard errors: far from the optimum the scores are large and
 #: these standard errors much too small.
 REACH = 30.0
+#: A round that ends at its reach lets the next one go further by this factor: scores that contradict the
+#: model (a residual SD that starts much too small) overstate the information without limit.
+WIDEN = 4.0
+#: Furthest move per direction and round of typical values, coefficients and SDs of parameters on a
+#: logarithmic or logistic scale. A residual SD that one overlong step made vanish is not seen by the data any
+#: more, and would never come back.
+LONGEST_MOVE = 2.0
 #: Moves longer than this (in standard errors) are followed by new coordinates from the scores.
 FAR = 0.3
+#: After so many rounds the scores have had their chance: the curvature follows, however far the optimum is.
+PATIENCE = 2
 
 
 @runtime_checkable
@@ -67,14 +76,19 @@ def maximize(
         return failed(x, [{"stage": "start", "x": x.tolist(), "objective": None}], [])
     scale = _score_scale(scores)
     transform = whitening(_score_information(scores))
+    reach = REACH
     for number in range(MAX_ROUNDS):
         if isinstance(objective, Recentering):
             objective.recenter(x)
         before = negative_value_and_gradient(objective, x)[0]
-        reach = LOCAL_REACH if isinstance(objective, Recentering) else REACH
-        found = minimize_whitened(objective, x, transform, free, reach=reach)
+        if isinstance(objective, Recentering):
+            reach = LOCAL_REACH
+        limit = _direction_limits(population, transform, reach)
+        found = minimize_whitened(objective, x, transform, free, reach=limit)
         new = population.fold_signs(found.x)
         gain = max(before - found.value, 0.0)
+        is_stopped = (np.abs(np.linalg.solve(transform, found.x - x)) > 0.99 * limit).any()
+        reach = WIDEN * reach if is_stopped else REACH
         move = min(float(np.max(np.abs(new - x) / scale)), float(np.sqrt(2.0 * gain)))
         x = new
         trace.append(
@@ -89,15 +103,26 @@ def maximize(
         if move < tolerance and is_observed:
             # Computed a move below the tolerance ago.
             return finish(objective, population, x, scale, move, trace, at_limit=[], information=information)
-        if move < FAR:
+        if move < FAR or number + 1 >= PATIENCE:
             information = information_at(objective, x, scale, free)
-            is_observed = True
+            is_observed = move < FAR
         else:
             information = _score_information(objective.value_and_scores(x)[1])
             is_observed = False
         transform = whitening(information)
         scale = np.sqrt((transform**2).sum(axis=1))
     return finish(objective, population, x, scale, move, trace, at_limit=[])
+
+
+def _direction_limits(population: BoundPopulation, transform: np.ndarray, reach: float) -> np.ndarray:
+    """Furthest move along every direction of z, in standard errors."""
+    places, space = population.layout, population.parameters
+    owner = np.concatenate([population.owner, places.chol_row[places.first_place]])
+    is_bounded = np.array([space.parameters[k].transform != "identity" for k in owner], dtype=bool)
+    steps = np.abs(transform[is_bounded])
+    if not len(steps):
+        return np.full(len(transform), reach)
+    return np.minimum(reach, LONGEST_MOVE / np.maximum(steps.max(axis=0), 1e-300))
 
 
 def _score_information(scores: np.ndarray) -> np.ndarray:

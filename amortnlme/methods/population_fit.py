@@ -26,6 +26,8 @@ OFV_KINDS = {
     "density_importance_sampling": "-2 log-likelihood up to a constant per dataset, from the estimator's "
     "density",
     "surrogate": "-2 log-likelihood up to a constant per dataset, from the Gaussian-mixture surrogate",
+    "monte_carlo": "-2 log of the mean of p(phi | theta) / p(phi) over the draws, up to a constant per "
+    "dataset, biased",
     "fo": "-2 log-likelihood of the model linearized at the typical subject",
     "foce": "-2 log-likelihood linearized at the conditional modes, residual SDs of the typical subject",
     "focei": "-2 log-likelihood by Laplace's approximation with the expected information (FOCE with "
@@ -79,6 +81,8 @@ class FitQuality:
         Largest move, in standard errors, from the surrogate's estimates to the corrected ones.
     n_clipped : int
         Directions in which refitted draws were broader than the prior.
+    mc_bias : ndarray or None, shape (n_x,)
+        Known part of the Monte-Carlo bias of x.
     """
 
     ess: np.ndarray
@@ -89,6 +93,7 @@ class FitQuality:
     mc_se: np.ndarray | None
     surrogate_shift: float
     n_clipped: int
+    mc_bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

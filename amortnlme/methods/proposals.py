@@ -8,9 +8,11 @@ p(y | u) N(u; 0, I) / g(u) whatever the quality of the first (Owen & Zhou 2000).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy.special import chdtri, gammaln, ndtri
+from scipy.interpolate import CubicSpline
+from scipy.special import chdtri, expit, gammaln, ndtri
 from scipy.stats import qmc
 
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -82,11 +84,23 @@ def base_numbers(
         sequence = qmc.Sobol(r + 1, scramble=True, rng=rng).random_base2(exponent)[:size]
         parts.append((sequence + rng.random((n_subjects, 1, r + 1))) % 1.0)
     uniform = np.clip(np.concatenate(parts, axis=1), 1e-12, 1.0 - 1e-12)
-    stretch = np.sqrt(DEGREES_OF_FREEDOM / chdtri(DEGREES_OF_FREEDOM, uniform[..., r]))
+    stretch = _stretch(uniform[..., r])
     stretch[:, n_points:] = 1.0
     normal = ndtri(uniform[..., :r])
     scaled = normal * stretch[..., None]
     return BaseNumbers(normal, scaled, log_standard_t((scaled**2).sum(axis=2), r), n_defensive)
+
+
+def _stretch(uniform: np.ndarray) -> np.ndarray:
+    """sqrt(nu / x) with x the upper quantile of chi2_nu, to 1e-9: its own inverse costs more than a model."""
+    return np.exp(_log_stretch()(np.log(uniform) - np.log1p(-uniform)))
+
+
+@cache
+def _log_stretch() -> CubicSpline:
+    logit = np.linspace(-28.0, 28.0, 4001)
+    quantile = chdtri(DEGREES_OF_FREEDOM, expit(logit))
+    return CubicSpline(logit, 0.5 * np.log(DEGREES_OF_FREEDOM / quantile))
 
 
 def log_standard_t(square: np.ndarray, r: int) -> np.ndarray:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from amortnlme.core.status import FitStatus
-from amortnlme.methods.guided_likelihood import GuidedLikelihood
 from amortnlme.methods.identifiability import information_warning
 from amortnlme.methods.information import SINGULAR, invert_information, weak_entries, whitening
 from amortnlme.methods.local_search import (
     PopulationObjective,
+    boundary_warning,
     information_at,
     minimize_whitened,
     negative_value_and_gradient,
     rough_scale,
     vanishing_effects,
+    vanishing_errors,
     wald_covariance,
 )
 from amortnlme.methods.surrogate import SurrogateLikelihood, gaussian_prior_moments
@@ -28,10 +29,17 @@ from amortnlme.population.starts import natural_reach, search_box, start_points
 
 #: A gradient of this many standard errors at the solution still counts as an optimum.
 GRADIENT_LIMIT = 0.02
-#: Monte-Carlo error of an estimate, in its standard errors, up to which it needs no mention.
-NOISE_LIMIT = 0.1
 #: A placement that still moves the optimum by this many standard errors after all rounds is not converged.
 MOVE_LIMIT = 0.1
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """An objective made of random numbers, which knows their error."""
+
+    def noise_moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Monte-Carlo covariance (n_x, n_x) and bias (n_x,) of the total score at x."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +61,8 @@ class Optimum:
         Largest gradient entry times its standard error.
     last_move : float
         Of the last placement of the nodes, in standard errors.
-    mc_se : ndarray or None, shape (n_x,)
+    mc_se, mc_bias : ndarray or None, shape (n_x,)
+        Monte-Carlo standard error and bias of x, where the objective is sampled.
     warnings : list of str
     trace : tuple of mappings
     """
@@ -67,6 +76,7 @@ class Optimum:
     gradient_norm: float
     last_move: float
     mc_se: np.ndarray | None
+    mc_bias: np.ndarray | None
     warnings: list[str]
     trace: tuple[Mapping[str, Any], ...]
 
@@ -135,7 +145,7 @@ def finish(
     coarse: PopulationObjective | None = None,
     information: np.ndarray | None = None,
 ) -> Optimum:
-    """Look for variances at zero, compute the information and judge the optimum.
+    """Look for variances and residual errors at zero, compute the information and judge the optimum.
 
     Parameters
     ----------
@@ -161,11 +171,11 @@ def finish(
     Optimum
     """
     coarse = objective if coarse is None else coarse
-    free = np.setdiff1d(np.arange(population.n_x), at_limit)
-    if information is None:
-        information = information_at(coarse, x, scale, free)
     warnings = [_limit_warning(population, x, k) for k in at_limit]
-    pinned = vanishing_effects(coarse, population, x)
+    inside = np.setdiff1d(np.arange(population.n_x), at_limit)
+    free, information = _without_errors(coarse, population, x, scale, inside, information)
+    gone = [int(k) for k in np.setdiff1d(inside, free)]
+    pinned = vanishing_effects(coarse, population, x, _curvature(information, free, population.n_x))
     if pinned:
         x = x.copy()
         x[pinned] = 0.0
@@ -176,24 +186,19 @@ def finish(
         x = population.fold_signs(found.x)
         information = information_at(coarse, x, scale, free)
         trace.append({"stage": "boundary", "x": x.tolist(), "objective": 2.0 * found.value})
-        names = ", ".join(population.names[k].removeprefix("chol_") for k in pinned)
-        warnings.append(
-            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} is zero at the "
-            f"optimum. "
-            f"Wald standard errors do not exist there and are not given; simplify the random effects."
-        )
+    warnings += boundary_warning(population, pinned, gone)
     covariance = wald_covariance(information, free, population.n_x)
     new_scale = scale.copy()
     new_scale[free] = rough_scale(information)
     value, gradient = negative_value_and_gradient(objective, x)
     gradient_norm = float(np.max(np.abs(gradient * new_scale)[free]))
-    on_boundary = bool(pinned or at_limit)
+    on_boundary = bool(pinned or gone or at_limit)
     weak = [population.names[free[k]] for k in weak_entries(information, SINGULAR)]
     status, complaints = _judge(on_boundary, covariance is not None, weak, gradient_norm, move)
-    mc_se = None
-    if isinstance(objective, GuidedLikelihood) and covariance is not None:
-        mc_se = np.sqrt(np.diagonal(covariance @ objective.score_noise(x) @ covariance))
-        complaints += _noise_warning(population.names, mc_se, np.sqrt(np.diagonal(covariance)))
+    mc_se = mc_bias = None
+    if isinstance(objective, Sampled) and covariance is not None:
+        noise, bias = objective.noise_moments(x)
+        mc_se, mc_bias = np.sqrt(np.diagonal(covariance @ noise @ covariance)), covariance @ bias
     return Optimum(
         x=x,
         value=value,
@@ -204,9 +209,34 @@ def finish(
         gradient_norm=gradient_norm,
         last_move=move,
         mc_se=mc_se,
+        mc_bias=mc_bias,
         warnings=warnings + complaints,
         trace=tuple(trace),
     )
+
+
+def _without_errors(
+    objective: PopulationObjective,
+    population: BoundPopulation,
+    x: np.ndarray,
+    scale: np.ndarray,
+    inside: np.ndarray,
+    information: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entries that are neither at a limit nor vanishing residual errors, and their information."""
+    curvature = _curvature(information, inside, population.n_x)
+    free = np.setdiff1d(inside, vanishing_errors(objective, population, x, curvature))
+    if information is None:
+        return free, information_at(objective, x, scale, free)
+    known = np.isin(inside, free)
+    return free, information[np.ix_(known, known)]
+
+
+def _curvature(information: np.ndarray | None, free: np.ndarray, n_x: int) -> np.ndarray:
+    curvature = np.zeros(n_x)
+    if information is not None:
+        curvature[free] = np.diagonal(information)
+    return curvature
 
 
 def _judge(
@@ -225,18 +255,6 @@ def _judge(
         )
         status = FitStatus.NOT_CONVERGED
     return status, warnings
-
-
-def _noise_warning(names: tuple[str, ...], mc_se: np.ndarray, se: np.ndarray) -> list[str]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(se > 0, mc_se / se, 0.0)
-    worst = int(np.argmax(share))
-    if not share[worst] > NOISE_LIMIT:
-        return []
-    return [
-        f"[W_FIT_MC_ERROR] the Monte-Carlo error of {names[worst]} is {share[worst]:.2f} of its standard "
-        f"error (up to {NOISE_LIMIT} is harmless). Raise n_points."
-    ]
 
 
 def _limit_warning(population: BoundPopulation, x: np.ndarray, k: int) -> str:
@@ -274,5 +292,5 @@ def failed(x: np.ndarray, trace: list[dict[str, Any]], warnings: list[str] | Non
         ]
     scale = np.ones(len(x))
     return Optimum(
-        x, np.inf, False, None, scale, FitStatus.FAILED, np.inf, np.inf, None, warnings, tuple(trace)
+        x, np.inf, False, None, scale, FitStatus.FAILED, np.inf, np.inf, None, None, warnings, tuple(trace)
     )

@@ -19,10 +19,12 @@ from amortnlme.methods.identifiability import information_warning, unidentified
 from amortnlme.methods.information import SINGULAR, invert_information, weak_entries
 from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
 from amortnlme.methods.local_search import (
+    boundary_warning,
     information_at,
     negative_value_and_gradient,
     rough_scale,
     vanishing_effects,
+    vanishing_errors,
 )
 from amortnlme.methods.louis import louis_covariance
 from amortnlme.methods.other_modes import other_modes
@@ -287,9 +289,12 @@ def _ending(
         return _Ending(x, None, FitStatus.FAILED, np.inf, [])
     scores = objective.value_and_scores(x)[1]
     scale = rough_scale(scores.T @ scores + np.diag(1e-3 + 0.05 * (scores**2).sum(axis=0)))
-    pinned = vanishing_effects(objective, population, x)
-    free = np.setdiff1d(np.arange(population.n_x), pinned)
-    if not pinned and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
+    unknown = np.zeros(population.n_x)
+    pinned = vanishing_effects(objective, population, x, unknown)
+    gone = vanishing_errors(objective, population, x, unknown)
+    on_boundary = bool(pinned or gone)
+    free = np.setdiff1d(np.arange(population.n_x), [*pinned, *gone])
+    if not on_boundary and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, found)
     information = information_at(objective, x, scale, free)
     covariance = invert_information(information)
@@ -299,12 +304,8 @@ def _ending(
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, [warning])
     distance = float(np.max(np.abs(covariance @ gradient[free]) / np.sqrt(np.diagonal(covariance))))
     warnings, status = [], FitStatus.CONVERGED
-    if pinned:
-        names = ", ".join(population.names[k].removeprefix("chol_") for k in pinned)
-        warnings.append(
-            f"[W_FIT_BOUNDARY] omega has no full rank: the variance component of {names} vanishes. Wald "
-            "standard errors do not exist there and are not given; simplify the random effects."
-        )
+    if on_boundary:
+        warnings += boundary_warning(population, pinned, gone)
         status, covariance = FitStatus.BOUNDARY, None
     if distance > NEAR:
         warnings.append(

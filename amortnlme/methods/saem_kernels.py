@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
 
 from amortnlme.methods.ebe import IndividualTarget
-from amortnlme.methods.log_sum import log_sum_exp
+from amortnlme.solve.mixture_density import log_t_mixture
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 #: Share of the population distribution in the proposal of `mode_kernel`.
@@ -70,12 +69,15 @@ class ConditionalLaw:
         Columns of phi that carry random effects.
     omega_root : ndarray, shape (r, r)
         Lower triangular factor of omega.
+    whitening : ndarray, shape (r, r)
+        Its inverse.
     """
 
     target: IndividualTarget
     mu: np.ndarray
     index: np.ndarray
     omega_root: np.ndarray
+    whitening: np.ndarray
 
     def phi(self, eta: np.ndarray) -> np.ndarray:
         """Individual parameters mu + eta.
@@ -117,8 +119,7 @@ class ConditionalLaw:
         -------
         ndarray, shape (n, C)
         """
-        white = np.linalg.solve(self.omega_root, eta.reshape(-1, eta.shape[2]).T)
-        return -0.5 * (white**2).sum(axis=0).reshape(eta.shape[:2])
+        return -0.5 * ((eta @ self.whitening.T) ** 2).sum(axis=2)
 
 
 def prior_kernel(law: ConditionalLaw, chains: Chains, rng: np.random.Generator) -> Chains:
@@ -170,25 +171,16 @@ def mode_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np
     value = law.log_likelihood(proposed)
     with np.errstate(invalid="ignore"):  # NaN where the model fails at both ends: no step to take
         log_ratio = value + law.log_prior(proposed) - chains.log_likelihood - law.log_prior(chains.eta)
-    log_ratio += _log_mixture(law, proposal, chains.eta) - _log_mixture(law, proposal, proposed)
+    density = _log_mixture(law, proposal, np.concatenate([chains.eta, proposed], axis=1))
+    log_ratio += density[:, :C] - density[:, C:]
     return _accept(chains, proposed, value, log_ratio, rng)[0]
 
 
 def _log_mixture(law: ConditionalLaw, proposal: Proposal, eta: np.ndarray) -> np.ndarray:
-    """Log density of the proposal, constants that cancel left out."""
-    r, K = eta.shape[2], proposal.mode.shape[1]
-    away = np.swapaxes(eta[:, None] - proposal.mode[:, :, None], 2, 3)
-    white = np.linalg.solve(proposal.root, away)
-    parts = -0.5 * (DEGREES_OF_FREEDOM + r) * np.log1p((white**2).sum(axis=2) / DEGREES_OF_FREEDOM)
-    parts -= np.log(np.diagonal(proposal.root, axis1=2, axis2=3)).sum(axis=2)[:, :, None]
-    log_near = log_sum_exp(parts, axis=1) - np.log(K) + _log_t_constant(r)
-    log_far = law.log_prior(eta) - 0.5 * r * LOG_2PI - np.log(np.diagonal(law.omega_root)).sum()
+    """Log density of the proposal of `mode_kernel`."""
+    log_near = log_t_mixture(eta, proposal.mode, proposal.root, DEGREES_OF_FREEDOM)
+    log_far = law.log_prior(eta) - 0.5 * eta.shape[2] * LOG_2PI - np.log(np.diagonal(law.omega_root)).sum()
     return np.logaddexp(np.log1p(-PRIOR_SHARE) + log_near, np.log(PRIOR_SHARE) + log_far)
-
-
-def _log_t_constant(r: int) -> float:
-    nu = DEGREES_OF_FREEDOM
-    return float(gammaln(0.5 * (nu + r)) - gammaln(0.5 * nu) - 0.5 * r * np.log(nu * np.pi))
 
 
 def walk_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np.random.Generator) -> Chains:

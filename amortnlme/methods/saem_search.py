@@ -195,7 +195,8 @@ class _Saem:
     def _law(self, fixed: np.ndarray, omega: np.ndarray) -> ConditionalLaw:
         population = self.population
         mu = population.unpack(self._pack(fixed, omega))[0]
-        return ConditionalLaw(self.target, mu, population.random_index, np.linalg.cholesky(omega))
+        root = np.linalg.cholesky(omega)
+        return ConditionalLaw(self.target, mu, population.random_index, root, np.linalg.inv(root))
 
     def _remember(self, memory: LocalExpansions, number: int, phi: np.ndarray, scores: Scores) -> None:
         """Keep the expansion at one chain's place."""

@@ -94,6 +94,22 @@ class Surrogate:
         value, mean_u, cov_u, _, _ = self._components(mu, factor)
         return np.exp(value - log_sum_exp(value, axis=1)[:, None]), mean_u, cov_u
 
+    def likely_effects(self, mu: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """Most likely random effects, to start a search for the conditional modes from.
+
+        Parameters
+        ----------
+        mu : ndarray, shape (n_subjects, d)
+        factor : ndarray, shape (d, r)
+
+        Returns
+        -------
+        ndarray, shape (n_subjects, r)
+            Of the component with the largest share: a mean over components may lie between two modes.
+        """
+        share, mean, _ = self.conditional(mu, factor)
+        return np.take_along_axis(mean, share.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+
     def _components(self, mu: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, ...]:
         lam_mu = (self.lam @ mu[:, None, :, None])[..., 0]
         residual = self.eta - lam_mu

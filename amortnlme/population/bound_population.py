@@ -215,8 +215,8 @@ class BoundPopulation:
         -------
         ndarray, shape (n, n_x)
         """
-        beta = dmu[:, self.covariate_index] * regressors
-        return np.concatenate([dmu[:, self.theta_index], beta, self.layout.gather(dfactor)], axis=-1)
+        beta = dmu[..., self.covariate_index] * regressors
+        return np.concatenate([dmu[..., self.theta_index], beta, self.layout.gather(dfactor)], axis=-1)
 
     def omega(self, x: np.ndarray) -> np.ndarray:
         """Covariance of the random effects, shape (d, d), zero rows and columns for pooled parameters."""

@@ -20,7 +20,7 @@ from amortnlme.methods.fit import fit
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.methods.saem import Saem
 from amortnlme.model.dynamics import LinearCompartments, Ode
-from amortnlme.model.error_model import AbstractErrorModel, Additive, LogNormal
+from amortnlme.model.error_model import AbstractErrorModel, Additive, Combined, LogNormal
 from amortnlme.model.functions import exp, log
 from amortnlme.model.individual import IndividualModel, Output
 from amortnlme.model.parameters import Parameter
@@ -103,6 +103,23 @@ def test_a_true_variance_of_zero_ends_on_the_boundary_and_is_named(kind):
     assert result.to_dict()["x"]["condition_number"] is None
 
 
+@pytest.mark.parametrize("kind", METHODS)
+def test_an_additive_error_of_zero_ends_on_the_boundary_and_is_named(kind):
+    """Fixed seed; the scatter of these values is proportional, from 2 down to 0.02."""
+    rng, subjects = np.random.default_rng(5), []
+    for i in range(N):
+        y = np.exp(1.0 - TIMES + 0.3 * rng.standard_normal()) * (1.0 + 0.1 * rng.standard_normal(len(TIMES)))
+        subjects.append(Subject.from_observations(f"{i + 1}", Design.from_doses((), TIMES), y, {}))
+    share = Parameter("b", "1", "log", 0.1, "proportional residual SD", role="error")
+    both = Combined("a", "b")
+    model = _model("decay", lambda t, y, p: exp(p.m - p.s * t), (*LINE, share), error_model=both)
+    method = Saem(referee_points=64) if kind == "saem" else METHODS[kind]
+    result = fit(Dataset(tuple(subjects)), INTERCEPT, method, model=model, seed=1)
+    assert result.status is FitStatus.BOUNDARY, result.warnings
+    assert result.covariance is None
+    assert "[W_FIT_BOUNDARY] the residual error parameter a is zero" in _first_warning(result)
+
+
 @pytest.mark.parametrize("n", [N, 4], ids=["many subjects", "no more subjects than parameters"])
 @pytest.mark.parametrize("kind", METHODS)
 def test_parameters_that_enter_as_a_product_are_named_and_not_converged(kind, n):
@@ -150,9 +167,7 @@ def _failures() -> dict[str, tuple[IndividualModel, Dataset, str]]:
 
 
 # The solver's own kernels take a minute to compile.
-@pytest.mark.parametrize(
-    "what", [pytest.param("solver", marks=pytest.mark.slow), "prediction", "density"]
-)
+@pytest.mark.parametrize("what", [pytest.param("solver", marks=pytest.mark.slow), "prediction", "density"])
 @pytest.mark.parametrize("kind", METHODS)
 def test_a_hopeless_subject_fails_the_fit_and_is_named_with_the_reason(kind, what):
     model, dataset, reason = _failures()[what]

@@ -14,6 +14,7 @@ from contract.linear_gaussian import LinearGaussian
 
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.amortized import Amortized
+from amortnlme.methods.monte_carlo import MonteCarlo
 
 N = 200
 STUDY = LinearGaussian(n=N, relative_sd=(2.0, 1.0, 0.5), seed=7)
@@ -83,6 +84,25 @@ def test_surrogate_stands_in_and_says_so_when_nothing_else_is_known(draws):
     assert result.ofv_kind == "surrogate"
     assert np.isnan(result.ofv_se)
     assert any(text.startswith("[W_FIT_UNCORRECTED]") for text in result.warnings)
+
+
+def test_published_objective_is_flagged_and_the_corrected_fit_passes(exact, draws):
+    """100 draws, and a variance of 0.001 for what does not vary, as in the reference implementation."""
+    published = MonteCarlo(pooled_variance=0.001).run(STUDY.problem(draws))
+    assert np.abs(_z(published, exact)).max() > 1.0
+    flag = next(text for text in published.warnings if text.startswith("[W_FIT_MC_ERROR]"))
+    for word in ("standard error of theta_p3", "Monte-Carlo bias", "effective draws", "k-hat"):
+        assert word in flag, flag
+    corrected = Amortized().run(STUDY.problem(draws))
+    assert not corrected.warnings
+
+
+def test_published_objective_meets_the_estimates_where_nothing_is_narrow():
+    """Few draws are wasted on what varies more than it is measured: within the studies' bar, 0.35 SE."""
+    study = LinearGaussian(n=100, relative_sd=(3.0, 2.0), seed=2)
+    result = MonteCarlo(pooled_variance=0.01).run(study.problem(study.draws(5000, np.random.default_rng(0))))
+    mle, se, _ = study.exact_mle()
+    np.testing.assert_array_less(np.abs(result.x - mle) / se, 0.35)
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_the_same_estimates(draws):

@@ -13,13 +13,17 @@ from functools import cache
 import numpy as np
 import pytest
 from reference.warfarin import POPULATION, warfarin_model, warfarin_study
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
 
 from amortnlme.core.status import FitStatus
 from amortnlme.data.limits import censor
 from amortnlme.methods.base import AbstractMethod
-from amortnlme.methods.classical import Foce, Focei, Laplace, Quadrature
+from amortnlme.methods.classical import Fo, Foce, Focei, Laplace, Quadrature
+from amortnlme.methods.first_order_likelihood import FirstOrderLikelihood
 from amortnlme.methods.fit import fit
 from amortnlme.methods.laplace_likelihood import LaplaceLikelihood
+from amortnlme.methods.maximize import maximize
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.methods.saem import Saem
 
@@ -62,6 +66,46 @@ def test_focei_reproduces_another_program():
     result = _fit(Focei(), "measured")
     assert result.criterion - 110 * LOG_2PI == pytest.approx(-286.004, abs=1e-3)
     assert _distance(result, FERX_FOCEI).max() < 0.01
+
+
+def _concentration(phi, times):
+    CL, V, ka = np.exp(phi[:3])
+    ke = CL / V
+    return 100.0 * ka / (V * (ka - ke)) * (np.exp(-ke * times) - np.exp(-ka * times))
+
+
+def _slow_fo(x) -> float:
+    """-2 log-likelihood of the linearized model, from its definition; slopes by complex steps."""
+    mu, total = x[:3], 0.0
+    for subject in STUDIES["measured"].subjects:
+        times = subject.design.observation_times
+        mean = _concentration(mu, times)
+        slope = [_concentration(mu + 1e-30j * row, times).imag / 1e-30 for row in np.eye(3)]
+        spread = np.transpose(slope) * x[4:]
+        covariance = spread @ spread.T + np.diag((np.exp(x[3]) * mean) ** 2)
+        total -= 2.0 * multivariate_normal(mean, covariance).logpdf(subject.y)
+    return total
+
+
+def test_fo_finds_the_minimum_of_its_definition():
+    """Tolerance: the search ends when a round moves it by less than 1e-3 SE."""
+    result = _fit(Fo(), "measured")
+    assert result.criterion == pytest.approx(_slow_fo(result.x), abs=1e-6)
+    arbiter = minimize(_slow_fo, result.x + 0.02, method="BFGS")
+    assert result.criterion == pytest.approx(arbiter.fun, abs=1e-4)
+    assert np.abs(result.x - arbiter.x).max() < 0.01 * np.sqrt(np.diagonal(result.covariance)).max()
+
+
+@pytest.mark.parametrize("b", [1e-3, 1.0])
+def test_maximize_finds_the_fo_minimum_when_the_residual_sd_starts_far_off(b):
+    """The scores of a residual SD that is 40 times too small claim a precision 1600 times too high."""
+    study = STUDIES["measured"]
+    population = POPULATION.bind(study.covariate_table(), MODEL.parameters)
+    objective = FirstOrderLikelihood(MODEL.bind(study), population)
+    start = _pack((*AGQ[:3], b, *AGQ[4:]))
+    found = maximize(objective, population, start)
+    assert found.status is FitStatus.CONVERGED
+    assert 2.0 * found.value == pytest.approx(_fit(Fo(), "measured").criterion, abs=1e-4)
 
 
 @pytest.mark.parametrize("study", [pytest.param("measured", marks=pytest.mark.slow), "censored"])

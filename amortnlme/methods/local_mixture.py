@@ -164,7 +164,7 @@ def fit_mixture(
     mixture = start
     for temperature in TEMPERATURES:
         log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
-        points, spread = _resample(nodes.u, temperature * log_weights, rng)
+        points, spread = resample_points(nodes.u, temperature * log_weights, rng)
         mixture = expand_locally(target, mu, factor, points, spread)
         nodes = freeze_mixture(mixture, base_numbers(n, n_points, r, rng))
     return mixture
@@ -206,10 +206,23 @@ def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixt
     return LocalMixture(np.stack([first.u, second.u], axis=1)[:, half], np.stack(roots, axis=1)[:, half])
 
 
-def _resample(
+def resample_points(
     u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Systematic resampling of `N_COMPONENTS` nodes of every subject, and the covariance of all."""
+    """Pick `N_COMPONENTS` nodes of every subject by systematic resampling.
+
+    Parameters
+    ----------
+    u : ndarray, shape (n_subjects, n_points, r)
+    log_weights : ndarray, shape (n_subjects, n_points)   [nats, unnormalized]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    points : ndarray, shape (n_subjects, K, r)
+    spread : ndarray, shape (n_subjects, r, r)
+        Covariance of all weighted nodes.
+    """
     weights = normalized_weights(log_weights)
     cumulative = np.cumsum(weights, axis=1)
     grid = (np.arange(N_COMPONENTS) + rng.random((len(u), 1))) / N_COMPONENTS

@@ -59,6 +59,8 @@ class EventEncoder:
         Pilot medians and RMS that make doses, outputs and times of order one.
     feature_mean, feature_sd, condition_mean, condition_sd, phi_mean, phi_sd : ndarray
         Standardization constants of tokens (F,), conditions (C,) and parameters (d,).
+    rise_columns : tuple of int
+        Columns of the parameters named in `NetworkSpec.rise`.
     """
 
     spec: NetworkSpec
@@ -75,6 +77,7 @@ class EventEncoder:
     condition_sd: np.ndarray
     phi_mean: np.ndarray
     phi_sd: np.ndarray
+    rise_columns: tuple[int, ...] = ()
 
     def encode(self, batch: DesignBatch, y: np.ndarray, observed: np.ndarray) -> Encoded:
         """Encode n subjects.
@@ -147,6 +150,8 @@ class EventEncoder:
             out[name] = float(getattr(self, name))
         for name in _VECTORS:
             out[name] = [float(value) for value in np.atleast_1d(getattr(self, name))]
+        if self.rise_columns:
+            out["rise_columns"] = list(self.rise_columns)
         return out
 
     @classmethod
@@ -167,8 +172,14 @@ class EventEncoder:
         """
         vectors: dict[str, Any] = {name: frozen(config[name]) for name in _VECTORS}
         scalars: dict[str, Any] = {name: float(config[name]) for name in _SCALARS}
-        return cls(spec=spec, covariates=tuple(config["covariates"]), n_outputs=int(config["n_outputs"]),
-                   **scalars, **vectors)  # fmt: skip
+        return cls(
+            spec=spec,
+            covariates=tuple(config["covariates"]),
+            n_outputs=int(config["n_outputs"]),
+            **scalars,
+            **vectors,
+            rise_columns=tuple(int(column) for column in config.get("rise_columns", ())),
+        )
 
 
 _SCALARS = ("dose_reference", "output_scale", "time_scale")

@@ -9,6 +9,8 @@ import numpy as np
 from amortnlme.data.design import DesignBatch, EventKind
 from amortnlme.neural.differences import difference_features
 from amortnlme.neural.history import dose_history
+from amortnlme.neural.rise import find_rise
+from amortnlme.neural.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from amortnlme.neural.encoder import EventEncoder
@@ -53,7 +55,7 @@ def raw_features(
     factor = encoder.dose_reference / np.where(first > 0, first, encoder.dose_reference)
     slot = np.maximum(batch.obs_slot, 0)
     is_measurement = (batch.obs_slot >= 0) & np.take_along_axis(observed, slot, axis=1)
-    level = own_level(y, observed) if spec.output_shifted else np.zeros(len(y))
+    level = own_level(y, observed) if is_centered(spec) else np.zeros(len(y))
     value = np.where(observed, y - level[:, None], 0.0)
     value = np.where(is_measurement, np.take_along_axis(value, slot, axis=1), 0.0)
     value = value * factor[:, None] / encoder.output_scale
@@ -68,13 +70,8 @@ def raw_features(
     clock = _clock_features(batch, is_dose, valid, encoder.time_scale)
     # Where nobody is dosed, the time since a dose would repeat the time.
     columns += clock if spec.tokens == "events" or spec.history_rates else [clock[0], clock[3]]
-    added: list[np.ndarray] = []
-    if spec.difference_features:
-        more, added = difference_features(batch, value, is_measurement, encoder.n_outputs)
-        columns += more
-    if spec.output_shifted:
-        spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
-        added += [level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]
+    more, added, anchors = _series_features(encoder, batch, value, is_measurement, level)
+    columns += more
     if spec.tokens == "events":
         relative_dose = np.where(is_dose, batch.amount, 0.0) * factor[:, None] / encoder.dose_reference
         columns += [
@@ -94,9 +91,51 @@ def raw_features(
     counts = [np.log(np.maximum(flag.sum(axis=1), 1)) for flag in (is_measurement, is_dose)]
     static = [batch.covariates[name][:, 0] for name in encoder.covariates]
     conditions = np.stack([-np.log(factor), log_size, *counts, *added, *static], axis=-1)
-    moved = level if spec.output_shifted else log_size
+    moved = level if is_centered(spec) else log_size
     shift = -np.log(factor)[:, None] * encoder.dose_exponent + moved[:, None] * encoder.output_exponent
+    if anchors is not None:
+        shift[:, encoder.rise_columns] += anchors
     return raw, valid, conditions, shift
+
+
+def _series_features(
+    encoder: EventEncoder,
+    batch: DesignBatch,
+    value: np.ndarray,
+    is_measurement: np.ndarray,
+    level: np.ndarray,
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray | None]:
+    """Columns, conditions and anchors (n, 3) that the options for long series add."""
+    spec = encoder.spec
+    columns: list[np.ndarray] = []
+    conditions: list[np.ndarray] = []
+    anchors = None
+    if spec.difference_features:
+        columns, conditions = difference_features(batch, value, is_measurement, encoder.n_outputs)
+    if spec.rise:
+        # Back to the unit of the outputs, in which rate and baseline are what the parameters mean.
+        noise = np.exp(conditions[0]) * encoder.output_scale
+        measured = value * encoder.output_scale + level[:, None]
+        rise = find_rise(batch, measured, is_measurement, noise, encoder.time_scale)
+        columns, conditions, anchors = columns + rise.columns, conditions + rise.conditions, rise.anchors
+    if is_centered(spec):
+        spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
+        conditions = [*conditions, level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]
+    return columns, conditions, anchors
+
+
+def is_centered(spec: NetworkSpec) -> bool:
+    """Whether the mean of its measurements is taken off every subject.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+
+    Returns
+    -------
+    bool
+    """
+    return bool(spec.output_shifted or spec.rise)
 
 
 def own_level(y: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -119,7 +158,7 @@ def own_level(y: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 def _log_size(encoder: EventEncoder, value: np.ndarray, is_measurement: np.ndarray) -> np.ndarray:
     """Log root mean square of the valid measurements (n,), floored; 0 when the option is off."""
-    if encoder.spec.output_shifted or not np.any(encoder.output_exponent):
+    if is_centered(encoder.spec) or not np.any(encoder.output_exponent):
         return np.zeros(len(value))
     count = np.maximum(is_measurement.sum(axis=1), 1)
     return 0.5 * np.log((value**2).sum(axis=1) / count + _SMALLEST_SIZE**2)

@@ -9,7 +9,7 @@ from amortnlme.data.design import DesignBatch, EventKind
 from amortnlme.model.individual import IndividualModel
 from amortnlme.neural.encoder import MOMENTS, EventEncoder, frozen
 from amortnlme.neural.exchange import exchangeable_pair, refuse_false_exchange
-from amortnlme.neural.features import first_dose, own_level, raw_features
+from amortnlme.neural.features import first_dose, is_centered, own_level, raw_features
 from amortnlme.neural.spec import NetworkSpec
 
 _SMALLEST_SPREAD = 1e-6
@@ -41,8 +41,8 @@ def fit_encoder(
     Raises
     ------
     TrainingError
-        E_SPEC_SCALED when a scaled parameter is unknown or not log-transformed, E_SPEC_EXCHANGE when
-        parameters declared exchangeable are not,
+        E_SPEC_SCALED when a scaled parameter is unknown or not log-transformed, E_SPEC_RISE when a rise is
+        asked of doses or several outputs, E_SPEC_EXCHANGE when parameters declared exchangeable are not,
         E_ENCODER_COMPARTMENTS when dose histories would merge doses into different compartments,
         E_ENCODER_DOSES when doses would reach the network neither as tokens nor as histories.
     """
@@ -51,7 +51,7 @@ def fit_encoder(
     first = first_dose(batch)
     reference = float(np.exp(np.mean(np.log(first[first > 0])))) if np.any(first > 0) else 1.0
     relative = y * (reference / np.where(first > 0, first, reference))[:, None]
-    if spec.output_shifted:
+    if is_centered(spec):
         relative = y - own_level(y, observed)[:, None]
     last_time = np.where(observed, batch.observation_times, -np.inf).max(axis=1)
     blank = EventEncoder(
@@ -65,6 +65,7 @@ def fit_encoder(
         output_exponent=_exponents(
             model, (*spec.output_scaled, *spec.output_shifted), spec.inverse_output_scaled
         ),
+        rise_columns=_rise_columns(model, spec, is_dosed=bool(np.any(first > 0))),
         **{name: frozen(0.0 if name.endswith("mean") else 1.0) for name in MOMENTS},
     )
     raw, valid, conditions, shift = raw_features(blank, batch, y, observed)
@@ -99,6 +100,19 @@ def _exponents(model: IndividualModel, direct: tuple[str, ...], inverse: tuple[s
                 )
             out[names.index(name)] = sign
     return frozen(out)
+
+
+def _rise_columns(model: IndividualModel, spec: NetworkSpec, *, is_dosed: bool) -> tuple[int, ...]:
+    """Columns of the parameters of a rise: log-transformed, of a model with one output and no doses."""
+    _exponents(model, spec.rise, ())
+    if spec.rise and (is_dosed or len(model.outputs) != 1):
+        raise TrainingError(
+            "E_SPEC_RISE",
+            f"model {model.name!r} has {len(model.outputs)} outputs and its designs "
+            f"{'have' if is_dosed else 'have no'} doses; rise is for one output of undosed subjects. "
+            "Leave it empty.",
+        )
+    return tuple(model.parameters.index(name) for name in spec.rise)
 
 
 def _refuse_unseen_doses(spec: NetworkSpec, batch: DesignBatch) -> None:

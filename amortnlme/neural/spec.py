@@ -19,7 +19,13 @@ _MOST = {
     "flow_depth": 256,
     "flow_width": 4096,
 }
-_LATER = {"output_shifted": (), "difference_features": False, "exchangeable": (), "coupling": "affine"}
+_LATER = {
+    "output_shifted": (),
+    "difference_features": False,
+    "rise": (),
+    "exchangeable": (),
+    "coupling": "affine",
+}
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda value: isinstance(value, bool), "true or false"),
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "an integer"),
@@ -55,6 +61,10 @@ class NetworkSpec:
     difference_features : bool
         Give the differences of consecutive measurements in units of their own median size, and this size as
         a condition: what tells small residual errors apart in long series.
+    rise : tuple of str
+        Three log-transformed parameters that show where an output on a logarithmic scale leaves its baseline:
+        time of the onset, amplitude before it, rate at which the amplitude then grows. The network learns
+        what they are beside the anchors of `rise.find_rise`. Needs difference_features.
     exchangeable : tuple of str
         Two parameters that can swap their values without any effect on likelihood and prior. The density is
         then the mean of a flow and of its mirror image: both modes have half of the mass, exactly.
@@ -80,6 +90,7 @@ class NetworkSpec:
     inverse_output_scaled: tuple[str, ...] = ()
     output_shifted: tuple[str, ...] = ()
     difference_features: bool = False
+    rise: tuple[str, ...] = ()
     exchangeable: tuple[str, ...] = ()
     summary: str = "set"
     summary_width: int = 64
@@ -108,6 +119,12 @@ class NetworkSpec:
             "exchangeable",
             self.exchangeable,
             "parameters only together with affine_head",
+        )
+        _require(
+            not self.rise or (len(set(self.rise)) == 3 == len(self.rise) and self.difference_features),
+            "rise",
+            self.rise,
+            "onset, baseline and rate of the rise together with difference_features, or nothing",
         )
         shifted = not self.output_shifted or not (self.output_scaled or self.inverse_output_scaled)
         _require(

@@ -2,7 +2,8 @@
 
 Prints, for every cell, how far the raw and the importance-corrected draws are from the exact posterior under
 the same prior: k-NN C2ST (k = 25, 1000 draws each), the largest first Wasserstein distance in posterior SDs,
-the mass of the mode in which mRNA decays faster than protein, ESS / M and Pareto k; then the verdicts.
+the mass of the mode in which mRNA decays faster than protein, ESS / M and Pareto k; then the verdicts. Cells
+whose weights are bad are corrected again by `escalate`: "corr." is after that.
 
     python score.py ARTEFACT [--cells 20] [--data CELLS.csv.gz] [--exact FILE.npz] [--out FILE.json] [--store]
 
@@ -26,6 +27,7 @@ from amortnlme.data.dataset import Dataset
 from amortnlme.data.design import Design
 from amortnlme.data.subject import Subject
 from amortnlme.diagnostics.two_sample import classifier_two_sample, marginal_wasserstein
+from amortnlme.methods.escalation import escalate
 from amortnlme.methods.importance import importance_correct
 from amortnlme.model.registry import load_model
 from amortnlme.neural.sentinel import simulated_dataset
@@ -35,10 +37,10 @@ MODEL = "mrna_transfection_simple"
 CHECKS = (
     ("raw_draws_near_exact_posteriors", "C2ST", np.median, 0.62, False),
     ("corrected_draws_at_exact_posteriors", "corr. C2ST", np.median, 0.56, False),
-    ("pareto_k_good_in_9_of_10", "k-hat", lambda k: (k <= 0.7).mean(), 0.9, True),
+    ("pareto_k_good_in_9_of_10", "corr. k-hat", lambda k: (k <= 0.7).mean(), 0.9, True),
 )
-COLUMNS = ("times", "R-hat", "C2ST", "W1", "mass", "exact mass", "ESS/M", "k-hat", "corr. C2ST", "corr. W1",
-           "corr. mass")  # fmt: skip
+COLUMNS = ("times", "R-hat", "C2ST", "W1", "mass", "exact mass", "ESS/M", "k-hat",
+           "corr. ESS/M", "corr. k-hat", "corr. C2ST", "corr. W1", "corr. mass")  # fmt: skip
 
 
 def simulated_cells(model, n, seed):
@@ -87,7 +89,9 @@ def faster_mass(phi):
 def score(estimator, dataset, exact, r_hat, n_draws, seed):
     """One row of COLUMNS for each cell, raw and corrected draws."""
     raw = estimator.sample(dataset, n_draws, generator(seed))
-    corrected = importance_correct(raw, estimator.model.bind(dataset), generator(seed + 1))
+    first = importance_correct(raw, estimator.model.bind(dataset), generator(seed + 1))
+    again = generator(seed + 3)
+    corrected = escalate(raw, first, lambda ids: estimator.model.bind(dataset.select(ids)), again)
     rows = []
     for i, subject in enumerate(dataset.subjects):
         a, b, c = raw.phi[i], exact[i], corrected.draws.phi[i]
@@ -98,6 +102,8 @@ def score(estimator, dataset, exact, r_hat, n_draws, seed):
             marginal_wasserstein(a, b).max(),
             faster_mass(a),
             faster_mass(b),
+            first.ess[i] / n_draws,
+            first.pareto_k[i],
             corrected.ess[i] / n_draws,
             corrected.pareto_k[i],
             classifier_two_sample(c, b, stream(9, i)),
@@ -118,10 +124,10 @@ def verdicts(table):
 
 
 def modes_figure(path, dataset, exact, raw, corrected):
-    """The two rates of the first eight cells: exact draws below, raw and corrected draws on top."""
+    """The two rates of the first eight cells: exact draws, the network's draws, corrected draws."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 9.6), layout="constrained")
+    figure = Figure(figsize=(13.5, 5.8), layout="constrained")
     samples = ((exact, "exact", "0.75"), (raw.phi, "network", "C0"), (corrected.draws.phi, "corrected", "C3"))
     panels = figure.subplots(3, 8)
     for row, (phi, label, color) in zip(panels, samples, strict=True):

@@ -13,13 +13,14 @@ from amortnlme.model.prior import NormalPrior
 from amortnlme.model.registry import load_model
 from amortnlme.neural.differences import difference_features
 from amortnlme.neural.pilot import fit_encoder
+from amortnlme.neural.rise import find_rise
 from amortnlme.neural.spec import NetworkSpec
 
 CELL = load_model("mrna_transfection_simple")
 SPEC = NetworkSpec(
     tokens="observations",
-    output_shifted=("k_m0_scale", "offset"),
     difference_features=True,
+    rise=("t0", "offset", "k_m0_scale"),
     exchangeable=("delta", "gamma"),
     summary="conv-gru",
     buckets=(90, 180),
@@ -43,16 +44,16 @@ def encode(encoder, designs, y):
     return encoder.encode(designs, y, designs.observation_mask & np.isfinite(y))
 
 
-def test_adding_a_constant_moves_only_shift_and_level(encoder, pilot):
+def test_adding_a_constant_moves_only_the_anchors(encoder, pilot):
     """Log outputs plus c: amplitudes are multiplied by exp(c), and the tokens cannot tell."""
     _, designs, y = pilot
     a, b = encode(encoder, designs, y), encode(encoder, designs, y + 3.0)
     np.testing.assert_allclose(a.tokens, b.tokens, atol=1e-4)
-    moved = [CELL.parameters.index(name) for name in SPEC.output_shifted]
+    moved = [CELL.parameters.index(name) for name in ("offset", "k_m0_scale")]
     expected = np.zeros(CELL.d)
     expected[moved] = 3.0
     np.testing.assert_allclose(b.shift - a.shift, np.tile(expected, (len(y), 1)), atol=1e-10)
-    assert ((np.abs(b.conditions - a.conditions) > 1e-3).any(axis=0)).sum() == 1
+    assert ((np.abs(b.conditions - a.conditions) > 1e-3).any(axis=0)).sum() == 3
 
 
 def test_measurements_nobody_took_leave_no_trace(encoder, pilot):
@@ -83,6 +84,26 @@ def test_deviations_from_the_line_between_neighbors_measure_the_noise():
     _, (by_median, by_square) = difference_features(batch, y, np.ones((n, k), dtype=bool), 1)
     for log_spread in (by_median, by_square):
         assert (np.abs(log_spread - np.log(sigma)) < 5 * np.sqrt(3.0 / 0.37 / (2 * k))).all()
+
+
+def test_the_anchors_of_a_linear_rise_are_its_parameters():
+    """log(offset + k (t - t0)): a line through two points above the offset has slope k and starts at t0."""
+    times = np.arange(1, 61) / 6
+    batch = DesignBatch.from_designs([Design.from_doses([], times)] * 3)
+    t0, offset, k = np.array([0.75, 2.0, 5.9]), np.array([8.0, 0.3, 2.0]), np.array([500.0, 40.0, 9.0])
+    value = np.log(offset[:, None] + k[:, None] * np.maximum(times - t0[:, None], 0.0))
+    found = find_rise(batch, value, np.ones(value.shape, dtype=bool), np.full(3, 1e-3), 10.0)
+    # The gate leaves (5 / strength) ** 6 of the mean: strengths are above 800.
+    np.testing.assert_allclose(found.anchors, np.log(np.stack([t0, offset, k], axis=1)), atol=1e-9)
+
+
+def test_the_anchors_of_pure_noise_are_its_mean_and_a_usual_onset():
+    """The largest of 179 steps is above 5 SDs with probability 1e-4; at 4 SDs the gate opens by a fifth."""
+    times = np.arange(1, 181) / 6
+    batch = DesignBatch.from_designs([Design.from_doses([], times)])
+    value = 2.0 + 0.1 * np.random.default_rng(4).standard_normal((1, 180))
+    found = find_rise(batch, value, np.ones(value.shape, dtype=bool), np.array([0.1]), 30.0)
+    np.testing.assert_allclose(found.anchors[0, :2], [np.log(0.9), value.mean()], atol=0.2)
 
 
 def test_neighbors_are_those_of_the_same_output():
@@ -128,6 +149,16 @@ def test_parameters_that_are_not_exchangeable_are_refused(model, names, reason, 
     with pytest.raises(TrainingError, match=reason) as caught:
         fit_encoder(model, spec, designs, y, phi)
     assert caught.value.code == "E_SPEC_EXCHANGE"
+
+
+def test_a_rise_is_refused_where_somebody_is_dosed():
+    phi = MODEL.prior.sample(20, stream(6, 0))
+    designs = MODEL.design_sampler.sample(20, stream(6, 1))
+    y = MODEL.simulate_batch(phi, designs, stream(6, 2)).y
+    spec = NetworkSpec(rise=("ka", "V", "a"), difference_features=True)
+    with pytest.raises(TrainingError) as caught:
+        fit_encoder(MODEL, spec, designs, y, phi)
+    assert caught.value.code == "E_SPEC_RISE"
 
 
 def test_doses_that_would_reach_the_network_neither_way_are_refused():

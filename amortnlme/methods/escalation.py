@@ -1,0 +1,119 @@
+"""A better proposal for the subjects whose corrected draws are not to be trusted.
+
+Where a network is too wide or displaced, a handful of its draws carries all the weight, and more draws hardly
+help. Those few say where the posterior lies; a mixture of local expansions around them, moved by repeated
+importance resampling, covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from amortnlme.methods.ebe import IndividualTarget
+from amortnlme.methods.importance import CorrectedDraws, importance_correct
+from amortnlme.methods.local_mixture import (
+    LocalMixture,
+    expand_locally,
+    fit_mixture,
+    freeze_mixture,
+    resample_points,
+)
+from amortnlme.methods.proposals import base_numbers
+from amortnlme.methods.surrogate import gaussian_prior_moments
+from amortnlme.population.posterior_draws import PosteriorDraws
+
+#: Subjects above this Pareto k, or below this effective share of their draws, get another proposal.
+PARETO_LIMIT, EFFECTIVE_LIMIT = 0.7, 0.1
+# Weights are raised to this power where the first components are placed: one draw may hold all of them.
+_FIRST_TEMPERATURE = 0.1
+_FIT_POINTS = 2048
+
+
+def escalate(
+    draws: PosteriorDraws,
+    corrected: CorrectedDraws,
+    bind: Callable[[Sequence[str]], IndividualTarget],
+    rng: np.random.Generator,
+) -> CorrectedDraws:
+    """Correct subjects of bad weights again, by importance sampling from mixtures of local expansions.
+
+    Parameters
+    ----------
+    draws : PosteriorDraws
+        Of an estimator with a normal prior.
+    corrected : CorrectedDraws
+        Their correction by `importance_correct`.
+    bind : callable
+        Joins the model with the subjects of some names: `lambda ids: model.bind(dataset.select(ids))`.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    CorrectedDraws
+        As many draws as before. Only subjects whose Pareto k is then good, or smaller than before, are
+        replaced; their `log_weights` belong to the draws of the mixture.
+
+    Raises
+    ------
+    CapabilityError
+        E_POP_PRIOR_NOT_NORMAL.
+    """
+    few = corrected.ess < EFFECTIVE_LIMIT * draws.n_draws
+    bad = np.flatnonzero((corrected.pareto_k > PARETO_LIMIT) | few)
+    if not bad.size:
+        return corrected
+    ids = [draws.subject_ids[i] for i in bad]
+    part, target = draws.select(ids), bind(ids)
+    mean, covariance = gaussian_prior_moments(draws.prior)
+    factor = np.linalg.cholesky(covariance)
+    mu = np.tile(mean, (bad.size, 1))
+    mixture = _mixture(part, target, mu, factor, rng)
+    base = base_numbers(bad.size, draws.n_draws, len(mean), rng, defensive=False)
+    nodes = freeze_mixture(mixture, base)
+    phi = mean + nodes.u @ factor.T
+    log_prior = draws.prior.log_prob(phi)
+    # The weights of the nodes are prior over proposal, the same in u and in phi.
+    proposed = replace(part, phi=phi, log_prior=log_prior, log_q=log_prior - nodes.log_weight)
+    better = importance_correct(proposed, target, rng)
+    return _merge(corrected, better, bad, better.pareto_k < np.maximum(corrected.pareto_k[bad], PARETO_LIMIT))
+
+
+def _mixture(
+    draws: PosteriorDraws,
+    target: IndividualTarget,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    rng: np.random.Generator,
+) -> LocalMixture:
+    """Fit a mixture that starts at the draws of largest weight."""
+    u = np.swapaxes(np.linalg.solve(factor, np.swapaxes(draws.phi - mu[:, None], 1, 2)), 1, 2)
+    log_weight = target.log_likelihood(draws.phi) + draws.log_prior - draws.log_q
+    log_weight = np.where(np.isnan(log_weight), -np.inf, log_weight)
+    points, spread = resample_points(u, _FIRST_TEMPERATURE * log_weight, rng)
+    start = expand_locally(target, mu, factor, points, spread)
+    return fit_mixture(target, mu, factor, start, rng, _FIT_POINTS)
+
+
+def _merge(
+    first: CorrectedDraws, second: CorrectedDraws, rows: np.ndarray, use: np.ndarray
+) -> CorrectedDraws:
+    """Put the rows of `second` that are to be used into `first`."""
+    to = rows[use]
+
+    def put(into: np.ndarray, values: np.ndarray) -> np.ndarray:
+        out = np.array(into)
+        out[to] = values[use]
+        return out
+
+    names = ("phi", "log_q", "log_prior")
+    merged = {name: put(getattr(first.draws, name), getattr(second.draws, name)) for name in names}
+    return CorrectedDraws(
+        replace(first.draws, **merged),
+        put(first.log_weights, second.log_weights),
+        put(first.ess, second.ess),
+        put(first.pareto_k, second.pareto_k),
+        put(first.log_evidence, second.log_evidence),
+    )

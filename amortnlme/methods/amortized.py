@@ -25,6 +25,7 @@ from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.correction import correct_surrogate
 from amortnlme.methods.density_targets import DensityTarget, SurrogateTarget
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
+from amortnlme.methods.grouped import GroupedTarget, grouped_draws, grouped_surrogate
 from amortnlme.methods.monte_carlo_gate import error_reasons, gate_warnings
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import Verdict, referee
@@ -41,7 +42,7 @@ NODE_BUDGET, REFEREE_BUDGET = 2**18, 2**18
 MANY_SUBJECTS = 1000
 CORRECTIONS = ("auto", "likelihood", "density", "none")
 # Purposes of the random streams of one fit: the referee never shares numbers with the fit it judges.
-MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM = range(4)
+MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM, DONOR_STREAM = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Amortized(AbstractMethod):
 
     name: ClassVar[str] = "amortized"
     needs_draws: ClassVar[bool] = True
+    handles_groups: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -158,13 +160,19 @@ class Amortized(AbstractMethod):
         with watch("surrogate"):
             n_components = self.n_components or (2 if draws.n_draws >= MIN_MIXTURE_DRAWS else 1)
             surrogate = build_surrogate(draws, n_components, stream(problem.seed, MIXTURE_STREAM))
+            target = self._target(correction, problem, surrogate)
+            # Whoever can evaluate the true likelihood judges, also a fit that was not corrected by it.
+            judge = target if problem.bound_model is None else problem.bound_model
+            if population.grouped is not None:
+                target, judge = (GroupedTarget(part, population.grouped) for part in (target, judge))
+                surrogate = grouped_surrogate(surrogate, population.grouped)
+                draws = grouped_draws(draws, population.grouped, stream(problem.seed, DONOR_STREAM))
             rough = fit_surrogate(
                 SurrogateLikelihood(surrogate, population),
                 draws,
                 self.starts,
                 stream(problem.seed, START_STREAM),
             )
-        target = self._target(correction, problem, surrogate)
         best = rough
         if correction != "none":
             with watch("correction"):
@@ -181,7 +189,6 @@ class Amortized(AbstractMethod):
                 )
         with watch("individuals"):
             mu, factor = population.unpack(best.x)
-            judge = self._judge(problem, target)
             modes = find_ebe(judge, mu, factor, start=surrogate.likely_effects(mu, factor))
         with watch("referee"):
             verdict = referee(
@@ -245,10 +252,6 @@ class Amortized(AbstractMethod):
             step = 0.02 * np.median(problem.draws.phi.std(axis=1), axis=0)
             return DensityTarget(self.log_density, problem.draws.prior, stand_in, step)
         return stand_in
-
-    def _judge(self, problem: FitProblem, target: IndividualTarget) -> IndividualTarget:
-        """Whoever can evaluate the true likelihood judges, also a fit that was not corrected by it."""
-        return target if problem.bound_model is None else problem.bound_model
 
 
 def nodes_per_subject(n_subjects: int, budget: int, low: int, high: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -24,7 +25,9 @@ from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnin
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.correction import correct_surrogate
 from amortnlme.methods.density_targets import DensityTarget, SurrogateTarget
+from amortnlme.methods.draws_error import with_halves_error
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
+from amortnlme.methods.grouped import GroupedTarget, grouped_draws, grouped_surrogate
 from amortnlme.methods.monte_carlo_gate import error_reasons, gate_warnings
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import Verdict, referee
@@ -41,7 +44,7 @@ NODE_BUDGET, REFEREE_BUDGET = 2**18, 2**18
 MANY_SUBJECTS = 1000
 CORRECTIONS = ("auto", "likelihood", "density", "none")
 # Purposes of the random streams of one fit: the referee never shares numbers with the fit it judges.
-MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM = range(4)
+MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM, DONOR_STREAM = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Amortized(AbstractMethod):
 
     name: ClassVar[str] = "amortized"
     needs_draws: ClassVar[bool] = True
+    handles_groups: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -156,16 +160,26 @@ class Amortized(AbstractMethod):
         correction, warnings = self._choose_correction(problem)
         warnings += [*_draw_warnings(draws), *_covariate_warnings(problem)]
         with watch("surrogate"):
-            n_components = self.n_components or (2 if draws.n_draws >= MIN_MIXTURE_DRAWS else 1)
-            surrogate = build_surrogate(draws, n_components, stream(problem.seed, MIXTURE_STREAM))
+            surrogate = self._surrogate(draws, draws.n_draws, problem.seed)
+            target = self._target(correction, problem, surrogate)
+            # Whoever can evaluate the true likelihood judges, also a fit that was not corrected by it.
+            judge = target if problem.bound_model is None else problem.bound_model
+            if population.grouped is not None:
+                target, judge = (GroupedTarget(part, population.grouped) for part in (target, judge))
+                surrogate = grouped_surrogate(surrogate, population.grouped)
+                draws = grouped_draws(draws, population.grouped, stream(problem.seed, DONOR_STREAM))
             rough = fit_surrogate(
                 SurrogateLikelihood(surrogate, population),
                 draws,
                 self.starts,
                 stream(problem.seed, START_STREAM),
             )
-        target = self._target(correction, problem, surrogate)
         best = rough
+        if correction == "none":
+            with watch("error of the draws"):
+                best = rough = with_halves_error(
+                    rough, problem.draws, population, partial(self._half_surrogate, problem)
+                )
         if correction != "none":
             with watch("correction"):
                 best = correct_surrogate(
@@ -181,7 +195,6 @@ class Amortized(AbstractMethod):
                 )
         with watch("individuals"):
             mu, factor = population.unpack(best.x)
-            judge = self._judge(problem, target)
             modes = find_ebe(judge, mu, factor, start=surrogate.likely_effects(mu, factor))
         with watch("referee"):
             verdict = referee(
@@ -198,6 +211,17 @@ class Amortized(AbstractMethod):
         warnings += _noise_warnings(best, population.names)
         solution = _solution(self, problem, rough, best, modes, verdict, surrogate, warnings, watch)
         return assemble_fit(f"{self.name} ({correction} correction)", problem, solution)
+
+    def _surrogate(self, draws: PosteriorDraws, n_draws: int, seed: int) -> Surrogate:
+        """Refit the draws by as many components as `n_draws` of them determine."""
+        n_components = self.n_components or (2 if n_draws >= MIN_MIXTURE_DRAWS else 1)
+        return build_surrogate(draws, n_components, stream(seed, MIXTURE_STREAM))
+
+    def _half_surrogate(self, problem: FitProblem, half: PosteriorDraws) -> Surrogate:
+        """Refit half of the draws as all of them were."""
+        found = self._surrogate(half, 2 * half.n_draws, problem.seed)
+        grouped = problem.bound_population.grouped
+        return found if grouped is None else grouped_surrogate(found, grouped)
 
     def _choose_correction(self, problem: FitProblem) -> tuple[str, list[str]]:
         has_likelihood = problem.bound_model is not None
@@ -245,10 +269,6 @@ class Amortized(AbstractMethod):
             step = 0.02 * np.median(problem.draws.phi.std(axis=1), axis=0)
             return DensityTarget(self.log_density, problem.draws.prior, stand_in, step)
         return stand_in
-
-    def _judge(self, problem: FitProblem, target: IndividualTarget) -> IndividualTarget:
-        """Whoever can evaluate the true likelihood judges, also a fit that was not corrected by it."""
-        return target if problem.bound_model is None else problem.bound_model
 
 
 def nodes_per_subject(n_subjects: int, budget: int, low: int, high: int) -> int:
@@ -355,7 +375,9 @@ def _noise_warnings(best: Optimum, names: tuple[str, ...]) -> list[str]:
     if best.covariance is None or best.mc_se is None or best.mc_bias is None:
         return []
     reasons = error_reasons(names, np.sqrt(np.diagonal(best.covariance)), best.mc_se, best.mc_bias)
-    return gate_warnings(reasons, "Raise n_points.")
+    return gate_warnings(
+        reasons, "Raise n_points; without a correction, sample more draws or give a likelihood."
+    )
 
 
 def _mode_warnings(modes: EmpiricalBayes, ids: tuple[str, ...]) -> list[str]:

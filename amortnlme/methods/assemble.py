@@ -12,6 +12,7 @@ import numpy as np
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.base import FitProblem
 from amortnlme.methods.ebe import EmpiricalBayes
+from amortnlme.methods.grouped import gather
 from amortnlme.methods.information import condition_number, correlation_of_estimates, weak_entries
 from amortnlme.methods.iwres import eps_shrinkage
 from amortnlme.methods.population_fit import FitQuality, Individuals, PopulationFit
@@ -103,7 +104,10 @@ def assemble_fit(method: str, problem: FitProblem, solution: Solution) -> Popula
     sigma = {q.name: float(psi[i]) for i, q in enumerate(space.parameters) if q.role == "error"}
     eps = float("nan")
     if isinstance(problem.bound_model, BoundModel):
-        eps = eps_shrinkage(problem.bound_model, solution.modes.phi)
+        phi = solution.modes.phi
+        if population.grouped is not None:
+            phi = gather(phi[:, None], population.grouped)[:, 0]
+        eps = eps_shrinkage(problem.bound_model, phi)
     return PopulationFit(
         method=method,
         model_name=_model_name(problem),

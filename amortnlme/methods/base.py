@@ -53,6 +53,8 @@ class AbstractMethod(ABC):
         Whether the method eats posterior draws; otherwise it needs a dataset and a model.
     requires : frozenset of str
         Capabilities the individual model must have.
+    handles_groups : bool
+        Whether parameters may have distributions of their own in groups of subjects.
     """
 
     __slots__ = ()
@@ -60,6 +62,7 @@ class AbstractMethod(ABC):
     name: ClassVar[str]
     needs_draws: ClassVar[bool]
     requires: ClassVar[frozenset[str]]
+    handles_groups: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, problem: FitProblem) -> PopulationFit:

@@ -200,8 +200,11 @@ def _score_search(setting: _Setting, x: np.ndarray, max_rounds: int, tolerance: 
     free, at_limit = np.arange(population.n_x), list[int]()
     trace: list[dict[str, Any]] = []
     modes, move, step = setting.start_u, np.inf, np.zeros(population.n_x)
+    information = np.diag(setting.ridge)
+    fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
     for number in range(max_rounds):
-        fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
+        if number > 0:
+            fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
         is_coarse = move > FEW_NODES_MOVE
         value, scores = (coarse if is_coarse else fine).value_and_scores(x)
         entry = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": -2.0 * float(value.sum())}

@@ -67,7 +67,7 @@ def fit(
     FitError
         E_FIT_TOO_FEW_SUBJECTS.
     CapabilityError
-        E_FIT_CAPABILITY, E_FIT_OCCASIONS.
+        E_FIT_CAPABILITY, E_FIT_OCCASIONS, E_FIT_GROUPS.
     PopulationError
         When the population model does not fit the parameters or covariates.
     """
@@ -87,6 +87,13 @@ def fit(
                 f"does not "
                 f"offer (it offers {', '.join(sorted(individual.capabilities))}). Choose another method.",
             )
+    if population.groups and not method.handles_groups:
+        raise CapabilityError(
+            "E_FIT_GROUPS",
+            f"population {population.name!r} has parameters by group "
+            f"({', '.join(g.parameter for g in population.groups)}), which method {method.name!r} does not "
+            "handle. Fit posterior draws by method 'amortized', or remove the groups.",
+        )
     spelled_out, counts = None, None
     if population.occasion_effects is not None:
         study = _spelled_out(draws, dataset, individual, population, method)
@@ -244,8 +251,8 @@ def _covariate_table(
 ) -> pd.DataFrame:
     if dataset is not None:
         return dataset.covariate_table()
-    if population.covariates:
-        used = ", ".join(sorted({effect.covariate for effect in population.covariates}))
+    if population.covariates or population.groups:
+        used = ", ".join(sorted({e.covariate for e in (*population.covariates, *population.groups)}))
         raise UsageError(
             "E_FIT_NEEDS_DATASET",
             f"population {population.name!r} uses covariates ({used}), but only draws were given. "

@@ -144,19 +144,19 @@ class MonteCarloLikelihood:
         value : float   [nats]
         gradient : ndarray, shape (n_x,)
         """
-        moments = self._moments(x)
+        moments = self._moments(x, summed=True)
         if moments is None:
             return np.inf, np.zeros(self.population.n_x)
         value, first, second, inverse = moments
         index, r = self.population.random_index, self.population.r
-        total = second.sum(axis=0)
-        if total.ndim == 1:
+        if second.shape == first.shape:
+            total = second.sum(axis=0)
             scale = np.diagonal(inverse)
             dfactor = np.zeros((len(inverse), r))
             dfactor[index, np.arange(r)] = (total[index] - len(value)) * scale[index]
             dmu = first * scale
         else:
-            dfactor = inverse.T @ (total - len(value) * np.eye(len(inverse)))[:, index]
+            dfactor = inverse.T @ (second - len(value) * np.eye(len(inverse)))[:, index]
             dmu = first @ inverse
         return -float(value.sum()), -self.population.pullback(dmu, dfactor)
 
@@ -225,8 +225,10 @@ class MonteCarloLikelihood:
             bias -= (weight[..., None] * scaled.reshape(centered.shape)).sum(axis=(0, 1))
         return covariance, bias
 
-    def _moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-        """Log mean weights, E[z], E[z z'] and inv(S); None where S is singular."""
+    def _moments(
+        self, x: np.ndarray, *, summed: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+        """Log mean weights, E[z], E[z z'] (its diagonal where S is diagonal), inv(S); None where singular."""
         mean, inverse = self._whitening(x)
         if not np.isfinite(inverse).all():
             return None
@@ -234,7 +236,7 @@ class MonteCarloLikelihood:
         if np.count_nonzero(inverse) == np.count_nonzero(np.diagonal(inverse)) == len(inverse):
             result, first, second = diagonal_moments(phi, constant, mean, np.diagonal(inverse))
         else:
-            result, first, second = full_moments(phi, constant, mean, inverse)
+            result, first, second = full_moments(phi, constant, mean, inverse, summed=summed)
         return result[:, 0] + _log_scale(inverse), first, second, inverse
 
     def _whitening(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ L (d, r) with omega = L L'; mu_i = theta + C_i beta; phi_i = mu_i + L u_i.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from amortnlme.model.parameters import ParameterSpace
 from amortnlme.population.describe import describe_estimates
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.estimates import Estimate
+from amortnlme.population.groups import GroupedSpace
 from amortnlme.population.layout import Layout, lay_out
 
 
@@ -41,6 +43,10 @@ class BoundPopulation:
         Column of phi -> typical value that is given, phi scale.
     occasion_effects : RandomEffects or None
     n_occasions : ndarray of int, shape (n_subjects,), or None
+    grouped : GroupedSpace or None
+        How `parameters` come from those of the model, where some are grouped.
+    apart : set of frozenset of str
+        See `lay_out`.
     """
 
     parameters: ParameterSpace
@@ -52,6 +58,8 @@ class BoundPopulation:
     fixed: Mapping[int, float] = field(default_factory=dict)
     occasion_effects: RandomEffects | None = None
     n_occasions: np.ndarray | None = None
+    grouped: GroupedSpace | None = None
+    apart: AbstractSet[frozenset[str]] = frozenset()
     layout: Layout = field(init=False)
     names: tuple[str, ...] = field(init=False)
     pooled_index: np.ndarray = field(init=False)
@@ -62,7 +70,7 @@ class BoundPopulation:
         """Lay out the packed vector."""
         space, d = self.parameters, self.parameters.d
         K = 0 if self.n_occasions is None else int(self.n_occasions.max())
-        layout = lay_out(space, self.random_effects, self.occasion_effects, K, tuple(self.fixed))
+        layout = lay_out(space, self.random_effects, self.occasion_effects, K, tuple(self.fixed), self.apart)
         base = np.zeros(d)
         for column, value in self.fixed.items():
             base[column] = value
@@ -141,7 +149,9 @@ class BoundPopulation:
 
     @property
     def has_occasion(self) -> np.ndarray:
-        """Whether a subject has the occasion of a random effect (all have the others), (n_subjects, r)."""
+        """Whether a subject has the occasion or group of a random effect, shape (n_subjects, r)."""
+        if self.grouped is not None:
+            return self.grouped.present[:, self.random_index]
         if self.n_occasions is None:
             return np.ones((self.n_subjects, self.r), dtype=bool)
         return self.layout.occasion_of < self.n_occasions[:, None]

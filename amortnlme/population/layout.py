@@ -7,6 +7,7 @@ occasions follow those between subjects, occasion by occasion, and all occasions
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,7 @@ def lay_out(
     occasion_effects: RandomEffects | None,
     n_occasions: int,
     fixed: Sequence[int],
+    apart: AbstractSet[frozenset[str]] = frozenset(),
 ) -> Layout:
     """Lay out the packed vector.
 
@@ -114,6 +116,8 @@ def lay_out(
         The largest number of occasions of a subject.
     fixed : sequence of int
         Columns of phi whose typical value is given.
+    apart : set of frozenset of str
+        Pairs of random effects whose entry of L is zero although they share a block.
 
     Returns
     -------
@@ -135,6 +139,8 @@ def lay_out(
     for members, base, prefix in blocks:
         for i, row in enumerate(members):
             for j in range(i + 1):
+                if frozenset((row, members[j])) in apart:
+                    continue
                 name = f"chol_{prefix}{base[i]}" + ("" if i == j else f"_{base[j]}")
                 if name not in names:
                     names.append(name)

@@ -15,6 +15,7 @@ from amortnlme.core.transforms import transform
 from amortnlme.model.parameters import ParameterSpace
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.effects import CovariateEffect, RandomEffects
+from amortnlme.population.groups import GroupEffect, grouped_effects, spell_out_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ class PopulationModel:
     covariates : tuple of CovariateEffect
     occasion_effects : RandomEffects or None
         Parameters that vary between the occasions of a subject (column OCC), and which of them together.
+    groups : tuple of GroupEffect
+        Parameters with a typical value and a variance of their own in every group of subjects.
     fixed : mapping of str to float
         Typical values (residual-error parameters included) that are given instead of estimated, natural
         scale.
@@ -45,12 +48,13 @@ class PopulationModel:
     Raises
     ------
     PopulationError
-        E_POP_COVARIATE_DUPLICATE, E_POP_UNKNOWN_PARAMETER, E_POP_FIXED.
+        E_POP_COVARIATE_DUPLICATE, E_POP_UNKNOWN_PARAMETER, E_POP_FIXED, E_POP_GROUP.
     """
 
     random_effects: RandomEffects
     covariates: tuple[CovariateEffect, ...] = ()
     occasion_effects: RandomEffects | None = None
+    groups: tuple[GroupEffect, ...] = ()
     fixed: Mapping[str, float] = field(default_factory=dict, hash=False)
     name: str = "population"
     parameters: tuple[str, ...] | None = None
@@ -58,7 +62,9 @@ class PopulationModel:
     def __post_init__(self) -> None:
         """Refuse duplicate effects and, where the parameters are given, unknown names."""
         object.__setattr__(self, "covariates", tuple(self.covariates))
+        object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "fixed", _checked_fixed(self.fixed))
+        self._check_groups()
         names = [effect.name for effect in self.covariates]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -125,9 +131,14 @@ class PopulationModel:
             centers.append(center)
         design = np.stack(regressors, axis=1) if regressors else np.zeros((len(ids), 0))
         self._check_collinear(design)
+        effects, apart, grouped = self.random_effects, set[frozenset[str]](), None
+        if self.groups:
+            grouped = spell_out_groups(self.groups, parameters, covariate_table)
+            effects, apart = grouped_effects(effects, grouped)
+            parameters = grouped.parameters
         return BoundPopulation(
             parameters=parameters,
-            random_effects=self.random_effects,
+            random_effects=effects,
             covariates=self.covariates,
             regressors=design,
             centers=tuple(centers),
@@ -135,6 +146,8 @@ class PopulationModel:
             fixed=self._fixed_phi(parameters),
             occasion_effects=self.occasion_effects,
             n_occasions=None if n_occasions is None else np.asarray(n_occasions, dtype=np.int64),
+            grouped=grouped,
+            apart=apart,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -150,6 +163,8 @@ class PopulationModel:
         }
         if self.occasion_effects is not None:
             out["occasion_effects"] = self.occasion_effects.to_dict()
+        if self.groups:
+            out["group"] = [{"parameter": g.parameter, "covariate": g.covariate} for g in self.groups]
         if self.fixed:
             out["fixed"] = dict(self.fixed)
         if self.parameters is not None:
@@ -186,11 +201,31 @@ class PopulationModel:
                     f"their coefficients cannot be told apart. Remove an effect.",
                 )
 
+    def _check_groups(self) -> None:
+        """Refuse a grouped parameter with anything else that would have to know its group."""
+        taken = {e.parameter: "a covariate effect" for e in self.covariates}
+        taken |= dict.fromkeys(self.fixed, "a fixed value")
+        for group in self.groups:
+            if group.parameter in taken:
+                raise PopulationError(
+                    "E_POP_GROUP",
+                    f"population {self.name!r} groups {group.parameter!r} by {group.covariate!r}, but it has "
+                    f"{taken[group.parameter]} too. Allowed: one of them. Remove the other.",
+                )
+            taken[group.parameter] = "another group"
+        if self.groups and self.occasion_effects is not None:
+            raise PopulationError(
+                "E_POP_GROUP",
+                f"population {self.name!r} has groups and occasion effects, which cannot be combined. Remove "
+                "one of them.",
+            )
+
     def _check_names(self, known: tuple[str, ...]) -> None:
         used = [("random effect", name) for name in self.random_effects.on]
         used += [(f"covariate effect of {e.covariate}", e.parameter) for e in self.covariates]
         if self.occasion_effects is not None:
             used += [("occasion effect", name) for name in self.occasion_effects.on]
+        used += [(f"group by {g.covariate}", g.parameter) for g in self.groups]
         used += [("fixed value", name) for name in self.fixed]
         for what, name in used:
             if name not in known:

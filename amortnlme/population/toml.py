@@ -17,6 +17,10 @@ Example::
     [occasion_effects]              # between the occasions of a subject, column OCC
     on = ["ke"]
 
+    [[group]]                       # a typical value and a variance of its own for every value of a column
+    parameter = "ka"
+    covariate = "formulation"
+
     [fixed]                         # typical values that are not estimated, natural scale
     a = 0.3
 """
@@ -30,10 +34,12 @@ from pathlib import Path
 
 from amortnlme.core.errors import PopulationError
 from amortnlme.population.effects import CovariateEffect, RandomEffects
+from amortnlme.population.groups import GroupEffect
 from amortnlme.population.population_model import PopulationModel
 
-TOP_KEYS = ("name", "parameters", "random_effects", "covariate", "occasion_effects", "fixed")
+TOP_KEYS = ("name", "parameters", "random_effects", "covariate", "occasion_effects", "group", "fixed")
 RANDOM_EFFECT_KEYS = ("on", "structure", "blocks")
+GROUP_KEYS = ("parameter", "covariate")
 COVARIATE_KEYS = ("parameter", "covariate", "transform", "center")
 
 
@@ -115,13 +121,12 @@ def population_from_dict(
         E_POP_UNKNOWN_KEY, E_POP_MISSING_KEY, E_POP_TYPE.
     """
     _check_keys(table, TOP_KEYS, where)
-    raw_covariates = table.get("covariate", [])
-    if not isinstance(raw_covariates, list):
-        raise PopulationError(
-            "E_POP_TYPE", f"{where}: write covariate effects as [[covariate]], with two brackets."
-        )
     covariates = tuple(
-        _covariate(raw, f"{where}, [[covariate]] {i + 1}") for i, raw in enumerate(raw_covariates)
+        _covariate(raw, f"{where}, [[covariate]] {i + 1}")
+        for i, raw in enumerate(_list(table, "covariate", where))
+    )
+    groups = tuple(
+        _group(raw, f"{where}, [[group]] {i + 1}") for i, raw in enumerate(_list(table, "group", where))
     )
     parameters = _names(table["parameters"], f"{where}: `parameters`") if "parameters" in table else None
     return PopulationModel(
@@ -130,6 +135,7 @@ def population_from_dict(
         occasion_effects=_effects(table["occasion_effects"], f"{where}, [occasion_effects]")
         if "occasion_effects" in table
         else None,
+        groups=groups,
         fixed=_fixed(table.get("fixed", {}), f"{where}, [fixed]"),
         name=_text(table.get("name", default_name), f"{where}: `name`"),
         parameters=parameters,
@@ -171,6 +177,9 @@ def to_toml(population: PopulationModel) -> str:
             f"transform = {quote(effect.transform)}",
             f"center = {center}",
         ]
+    for group in population.groups:
+        lines += ["", "[[group]]", f"parameter = {quote(group.parameter)}"]
+        lines += [f"covariate = {quote(group.covariate)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -199,6 +208,23 @@ def _fixed(table: object, where: str) -> dict[str, float]:
     if not isinstance(table, Mapping):
         raise PopulationError("E_POP_TYPE", f"{where}: must be a table of numbers, not {table!r}.")
     return {str(name): value for name, value in table.items()}
+
+
+def _list(table: Mapping[str, object], key: str, where: str) -> list[object]:
+    raw = table.get(key, [])
+    if not isinstance(raw, list):
+        raise PopulationError("E_POP_TYPE", f"{where}: write {key} effects as [[{key}]], with two brackets.")
+    return raw
+
+
+def _group(raw: object, where: str) -> GroupEffect:
+    if not isinstance(raw, Mapping):
+        raise PopulationError("E_POP_TYPE", f"{where}: must be a table, not {raw!r}.")
+    _check_keys(raw, GROUP_KEYS, where)
+    for key in GROUP_KEYS:
+        if key not in raw:
+            raise PopulationError("E_POP_MISSING_KEY", f"{where}: `{key}` is missing.")
+    return GroupEffect(*(_text(raw[key], f"{where}: `{key}`") for key in GROUP_KEYS))
 
 
 def _covariate(raw: object, where: str) -> CovariateEffect:

@@ -117,10 +117,14 @@ def _diagonal(phi, constant, mean, scale, result, first, second, weight):
 
 @_kernel
 def _full(phi, constant, mean, inverse, result, first, second, weight, z):
-    """Any S: `inverse` (d, d) is its inverse, whose zeros cost nothing; `second` gets E[z z'], (n, d, d)."""
+    """Any S: `inverse` (d, d) is its inverse, whose zeros cost nothing.
+
+    E[z z'] is added to `second`, (n, d, d), or (1, d, d) for the sum over subjects.
+    """
     n, d, m = phi.shape
     zero = phi.dtype.type(0)
     for i in range(n):
+        q = min(i, second.shape[0] - 1)
         for j in range(m):
             weight[j] = constant[i, j]
         for a in range(d):
@@ -143,8 +147,9 @@ def _full(phi, constant, mean, inverse, result, first, second, weight, z):
                 total = zero
                 for j in range(m):
                     total += weight[j] * z[a, j] * z[b, j]
-                second[i, a, b] = total
-                second[i, b, a] = total
+                second[q, a, b] += total
+                if b < a:
+                    second[q, b, a] += total
 
 
 def diagonal_moments(
@@ -188,7 +193,7 @@ def diagonal_moments(
 
 
 def full_moments(
-    phi: np.ndarray, constant: np.ndarray, mean: np.ndarray, inverse: np.ndarray
+    phi: np.ndarray, constant: np.ndarray, mean: np.ndarray, inverse: np.ndarray, *, summed: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log mean weight and weighted moments of every subject's draws, for any covariance.
 
@@ -198,26 +203,31 @@ def full_moments(
         As in `diagonal_moments`.
     inverse : ndarray, shape (d, d)
         inv(S).
+    summed : bool
+        Whether E[z z'] is wanted as the sum over subjects, which spares a large array.
 
     Returns
     -------
     result : ndarray, shape (n_subjects, 2)
     first : ndarray, shape (n_subjects, d)
         E[z].
-    second : ndarray, shape (n_subjects, d, d)
+    second : ndarray, shape (n_subjects, d, d), or (d, d) where summed
         E[z z'].
     """
     n, d, m = phi.shape
     kind = phi.dtype
-    result, first, second = np.empty((n, 2)), np.empty((n, d)), np.empty((n, d, d))
+    # One sum per chunk: the same bytes whatever the number of threads.
+    n_second = -(-n // CHUNK_SUBJECTS) if summed else n
+    result, first, second = np.empty((n, 2)), np.empty((n, d)), np.zeros((n_second, d, d))
     mean, inverse = np.ascontiguousarray(mean, kind), np.ascontiguousarray(inverse, kind)
 
     def task(start: int, stop: int) -> None:
         part = slice(start, stop)
+        into = slice(start // CHUNK_SUBJECTS, start // CHUNK_SUBJECTS + 1) if summed else part
         _full(
-            phi[part], constant[part], mean[part], inverse, result[part], first[part], second[part],
+            phi[part], constant[part], mean[part], inverse, result[part], first[part], second[into],
             np.empty(m, kind), np.empty((d, m), kind),
         )  # fmt: skip
 
     for_each_chunk(n, task, CHUNK_SUBJECTS)
-    return result, first, second
+    return result, first, second.sum(axis=0) if summed else second

@@ -97,6 +97,20 @@ def test_published_objective_is_flagged_and_the_corrected_fit_passes(exact, draw
     assert not corrected.warnings
 
 
+def test_surrogate_alone_says_when_its_estimates_depend_on_the_draws(exact):
+    """100 draws: the estimates are off by more than 0.1 SE; of 6000 draws the error is a tenth of that."""
+    few, many = (
+        Amortized(correction="none", n_components=1, referee_points=32).run(
+            STUDY.problem(STUDY.draws(n_draws, np.random.default_rng(4)))
+        )
+        for n_draws in (100, 6000)
+    )
+    assert np.abs(_z(few, exact)).max() > 0.1
+    assert any(text.startswith("[W_FIT_MC_ERROR]") for text in few.warnings)
+    assert np.abs(_z(many, exact)).max() < 0.1
+    assert not any(text.startswith("[W_FIT_MC_ERROR]") for text in many.warnings)
+
+
 def test_published_objective_meets_the_estimates_where_nothing_is_narrow():
     """Few draws are wasted on what varies more than it is measured: within the studies' bar, 0.35 SE."""
     study = LinearGaussian(n=100, relative_sd=(3.0, 2.0), seed=2)

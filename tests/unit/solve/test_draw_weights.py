@@ -51,6 +51,8 @@ def test_full_moments_are_those_of_numpy(kind, share):
     np.testing.assert_allclose(result[:, 1], ess, rtol=10 * share)
     np.testing.assert_allclose(e_z, first, atol=10 * share)
     np.testing.assert_allclose(e_zz, second, atol=100 * share)
+    total = full_moments(*case, summed=True)[2]
+    np.testing.assert_allclose(total, second.sum(axis=0), atol=100 * share * np.sqrt(N))
 
 
 @pytest.mark.parametrize(("kind", "share"), [(np.float64, 1e-12), (np.float32, 2e-5)])
@@ -70,7 +72,7 @@ def test_moments_do_not_depend_on_the_number_of_threads():
     found = []
     for threads in (1, 2):
         with using_threads(threads):
-            found.append(b"".join(part.tobytes() for part in full_moments(*case)))
+            found.append(b"".join(part.tobytes() for part in full_moments(*case, summed=True)))
     assert found[0] == found[1]
 
 

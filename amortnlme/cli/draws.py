@@ -46,10 +46,10 @@ def is_draws_file(word: str) -> bool:
     bool
         By its content, or by its name where there is no such file.
     """
-    import h5py
+    from amortnlme.core.h5 import is_hdf5
 
     path = Path(word)
-    return bool(h5py.is_hdf5(path)) if path.is_file() else path.suffix in (".h5", ".hdf5")
+    return is_hdf5(path) if path.is_file() else path.suffix in (".h5", ".hdf5")
 
 
 def obtain_draws(

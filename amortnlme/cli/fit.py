@@ -11,7 +11,19 @@ import typer
 
 from amortnlme.cli.draws import DrawSource, is_draws_file, obtain_draws
 from amortnlme.cli.inputs import read_dataset
-from amortnlme.cli.options import JsonPath, LogValues, PooledVariance, Seed, TimeFactor
+from amortnlme.cli.options import (
+    Correction,
+    DrawsEstimator,
+    DrawsOfFit,
+    JsonPath,
+    LogValues,
+    Nodes,
+    PooledVariance,
+    Seed,
+    StandardErrors,
+    Starts,
+    TimeFactor,
+)
 from amortnlme.cli.reply import ExitCode, reply
 from amortnlme.core.errors import UsageError
 
@@ -48,31 +60,12 @@ def run(
         str | None,
         typer.Option("--model", help="Model file or name; needed unless the draws name a shipped one."),
     ] = None,
-    correction: Annotated[
-        str | None,
-        typer.Option("--correction", help="auto, likelihood, density or none: how network error is removed."),
-    ] = None,
-    estimator: Annotated[
-        str | None,
-        typer.Option("--estimator", help="Makes draws from data; for draws, --correction density needs it."),
-    ] = None,
-    draws: Annotated[
-        int | None, typer.Option("--draws", min=1, help="Draws per subject from --estimator (1000).")
-    ] = None,
-    starts: Annotated[
-        int | None, typer.Option("--starts", help="Starting points (the best end is returned).")
-    ] = None,
-    nodes: Annotated[
-        int | None, typer.Option("--nodes", help="Quadrature nodes per random effect (agq).")
-    ] = None,
-    standard_errors: Annotated[
-        str | None,
-        typer.Option(
-            "--standard-errors",
-            help="hessian, scores, sandwich or linearization (fo to agq); importance, louis or linearization "
-            "(saem).",
-        ),
-    ] = None,
+    correction: Correction = None,
+    estimator: DrawsEstimator = None,
+    draws: DrawsOfFit = None,
+    starts: Starts = None,
+    nodes: Nodes = None,
+    standard_errors: StandardErrors = None,
     pooled_variance: PooledVariance = None,
     time_factor: TimeFactor = None,
     log_values: LogValues = False,

@@ -14,6 +14,27 @@ JsonPath = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random number follows from it.")]
 Draws = Annotated[int, typer.Option("--draws", "-m", min=1, help="Posterior draws per subject.")]
 DataOption = Annotated[str, typer.Option("--data", "-d", help="CSV file, or the name of a bundled dataset.")]
+Correction = Annotated[
+    str | None,
+    typer.Option("--correction", help="auto, likelihood, density or none: how network error is removed."),
+]
+DrawsEstimator = Annotated[
+    str | None,
+    typer.Option("--estimator", help="Makes draws from data; for draws, --correction density needs it."),
+]
+DrawsOfFit = Annotated[
+    int | None, typer.Option("--draws", min=1, help="Draws per subject from --estimator (1000).")
+]
+Starts = Annotated[int | None, typer.Option("--starts", help="Starting points (the best end is returned).")]
+Nodes = Annotated[int | None, typer.Option("--nodes", help="Quadrature nodes per random effect (agq).")]
+StandardErrors = Annotated[
+    str | None,
+    typer.Option(
+        "--standard-errors",
+        help="hessian, scores, sandwich or linearization (fo to agq); importance, louis or linearization "
+        "(saem).",
+    ),
+]
 TimeFactor = Annotated[
     float | None,
     typer.Option(

@@ -23,6 +23,21 @@ _MOST_SWELLING, _ALWAYS_ALLOWED = 1000, 2**28
 _CHUNK_BYTES, _LARGEST_ROW = 2**18, 2**24
 
 
+def is_hdf5(path: Path | str) -> bool:
+    """Whether a file is HDF5 by its first bytes.
+
+    Parameters
+    ----------
+    path : Path or str
+        An existing file.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(h5py.is_hdf5(os.fspath(path)))
+
+
 def checksum(array: np.ndarray) -> int:
     """Return the CRC-32 of an array's little-endian bytes.
 

@@ -53,8 +53,8 @@ def escalate(
     Returns
     -------
     CorrectedDraws
-        As many draws as before. Only subjects whose Pareto k is then good, or smaller than before, are
-        replaced; their `log_weights` belong to the draws of the mixture.
+        As many draws as before. A subject is replaced where its bad Pareto k fell, or where a good one came
+        with more effective draws; its `log_weights` then belong to the draws of the mixture.
 
     Raises
     ------
@@ -78,7 +78,9 @@ def escalate(
     # The weights of the nodes are prior over proposal, the same in u and in phi.
     proposed = replace(part, phi=phi, log_prior=log_prior, log_q=log_prior - nodes.log_weight)
     better = importance_correct(proposed, target, rng)
-    return _merge(corrected, better, bad, better.pareto_k < np.maximum(corrected.pareto_k[bad], PARETO_LIMIT))
+    before = corrected.pareto_k[bad]
+    more = (better.ess > corrected.ess[bad]) & (better.pareto_k <= PARETO_LIMIT)
+    return _merge(corrected, better, bad, np.where(before > PARETO_LIMIT, better.pareto_k < before, more))
 
 
 def _mixture(

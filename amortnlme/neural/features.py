@@ -10,7 +10,6 @@ from amortnlme.data.design import DesignBatch, EventKind
 from amortnlme.neural.differences import difference_features
 from amortnlme.neural.history import dose_history
 from amortnlme.neural.rise import find_rise
-from amortnlme.neural.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from amortnlme.neural.encoder import EventEncoder
@@ -47,15 +46,15 @@ def raw_features(
     conditions : ndarray (n, C)
         Log first dose, log output scale, log counts, then what the options add, covariates.
     shift : ndarray (n, d)
-        What the parameters lose when doses and measurements are divided by the subject's scales, or when its
-        mean is taken off the measurements.
+        What the parameters lose when doses and measurements are divided by the subject's scales, and the
+        anchors of a rise.
     """
     spec = encoder.spec
     first = first_dose(batch)
     factor = encoder.dose_reference / np.where(first > 0, first, encoder.dose_reference)
     slot = np.maximum(batch.obs_slot, 0)
     is_measurement = (batch.obs_slot >= 0) & np.take_along_axis(observed, slot, axis=1)
-    level = own_level(y, observed) if is_centered(spec) else np.zeros(len(y))
+    level = own_level(y, observed) if spec.rise else np.zeros(len(y))
     value = np.where(observed, y - level[:, None], 0.0)
     value = np.where(is_measurement, np.take_along_axis(value, slot, axis=1), 0.0)
     value = value * factor[:, None] / encoder.output_scale
@@ -91,8 +90,7 @@ def raw_features(
     counts = [np.log(np.maximum(flag.sum(axis=1), 1)) for flag in (is_measurement, is_dose)]
     static = [batch.covariates[name][:, 0] for name in encoder.covariates]
     conditions = np.stack([-np.log(factor), log_size, *counts, *added, *static], axis=-1)
-    moved = level if is_centered(spec) else log_size
-    shift = -np.log(factor)[:, None] * encoder.dose_exponent + moved[:, None] * encoder.output_exponent
+    shift = -np.log(factor)[:, None] * encoder.dose_exponent + log_size[:, None] * encoder.output_exponent
     if anchors is not None:
         shift[:, encoder.rise_columns] += anchors
     return raw, valid, conditions, shift
@@ -118,24 +116,9 @@ def _series_features(
         measured = value * encoder.output_scale + level[:, None]
         rise = find_rise(batch, measured, is_measurement, noise, encoder.time_scale)
         columns, conditions, anchors = columns + rise.columns, conditions + rise.conditions, rise.anchors
-    if is_centered(spec):
         spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
         conditions = [*conditions, level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]
     return columns, conditions, anchors
-
-
-def is_centered(spec: NetworkSpec) -> bool:
-    """Whether the mean of its measurements is taken off every subject.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-
-    Returns
-    -------
-    bool
-    """
-    return bool(spec.output_shifted or spec.rise)
 
 
 def own_level(y: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -158,7 +141,7 @@ def own_level(y: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 def _log_size(encoder: EventEncoder, value: np.ndarray, is_measurement: np.ndarray) -> np.ndarray:
     """Log root mean square of the valid measurements (n,), floored; 0 when the option is off."""
-    if is_centered(encoder.spec) or not np.any(encoder.output_exponent):
+    if encoder.spec.rise or not np.any(encoder.output_exponent):
         return np.zeros(len(value))
     count = np.maximum(is_measurement.sum(axis=1), 1)
     return 0.5 * np.log((value**2).sum(axis=1) / count + _SMALLEST_SIZE**2)

@@ -9,7 +9,7 @@ from amortnlme.data.design import DesignBatch, EventKind
 from amortnlme.model.individual import IndividualModel
 from amortnlme.neural.encoder import MOMENTS, EventEncoder, frozen
 from amortnlme.neural.exchange import exchangeable_pair, refuse_false_exchange
-from amortnlme.neural.features import first_dose, is_centered, own_level, raw_features
+from amortnlme.neural.features import first_dose, own_level, raw_features
 from amortnlme.neural.spec import NetworkSpec
 
 _SMALLEST_SPREAD = 1e-6
@@ -51,7 +51,7 @@ def fit_encoder(
     first = first_dose(batch)
     reference = float(np.exp(np.mean(np.log(first[first > 0])))) if np.any(first > 0) else 1.0
     relative = y * (reference / np.where(first > 0, first, reference))[:, None]
-    if is_centered(spec):
+    if spec.rise:
         relative = y - own_level(y, observed)[:, None]
     last_time = np.where(observed, batch.observation_times, -np.inf).max(axis=1)
     blank = EventEncoder(
@@ -62,9 +62,7 @@ def fit_encoder(
         output_scale=float(np.sqrt(np.mean(relative[observed] ** 2))),
         time_scale=float(max(np.median(last_time[np.isfinite(last_time)]), _SMALLEST_SPREAD)),
         dose_exponent=_exponents(model, spec.dose_scaled, ()),
-        output_exponent=_exponents(
-            model, (*spec.output_scaled, *spec.output_shifted), spec.inverse_output_scaled
-        ),
+        output_exponent=_exponents(model, spec.output_scaled, spec.inverse_output_scaled),
         rise_columns=_rise_columns(model, spec, is_dosed=bool(np.any(first > 0))),
         **{name: frozen(0.0 if name.endswith("mean") else 1.0) for name in MOMENTS},
     )

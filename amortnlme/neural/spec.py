@@ -20,7 +20,6 @@ _MOST = {
     "flow_width": 4096,
 }
 _LATER = {
-    "output_shifted": (),
     "difference_features": False,
     "rise": (),
     "exchangeable": (),
@@ -55,16 +54,14 @@ class NetworkSpec:
     output_scaled, inverse_output_scaled : tuple of str
         Log-transformed parameters that are multiplied (error SDs) or divided (volumes) by c when all outputs
         are multiplied by c. If any is named, measurements are also divided by their own root mean square.
-    output_shifted : tuple of str
-        Log-transformed parameters that are multiplied by exp(c) when c is added to all outputs: amplitudes of
-        outputs on a logarithmic scale. If any is named, the mean of its measurements is taken off a subject.
     difference_features : bool
         Give the differences of consecutive measurements in units of their own median size, and this size as
         a condition: what tells small residual errors apart in long series.
     rise : tuple of str
         Three log-transformed parameters that show where an output on a logarithmic scale leaves its baseline:
         time of the onset, amplitude before it, rate at which the amplitude then grows. The network learns
-        what they are beside the anchors of `rise.find_rise`. Needs difference_features.
+        what they are beside the anchors of `rise.find_rise`. The mean of its measurements is taken off every
+        subject. Needs difference_features, and excludes output_scaled and inverse_output_scaled.
     exchangeable : tuple of str
         Two parameters that can swap their values without any effect on likelihood and prior. The density is
         then the mean of a flow and of its mirror image: both modes have half of the mass, exactly.
@@ -88,7 +85,6 @@ class NetworkSpec:
     dose_scaled: tuple[str, ...] = ()
     output_scaled: tuple[str, ...] = ()
     inverse_output_scaled: tuple[str, ...] = ()
-    output_shifted: tuple[str, ...] = ()
     difference_features: bool = False
     rise: tuple[str, ...] = ()
     exchangeable: tuple[str, ...] = ()
@@ -126,12 +122,11 @@ class NetworkSpec:
             self.rise,
             "onset, baseline and rate of the rise together with difference_features, or nothing",
         )
-        shifted = not self.output_shifted or not (self.output_scaled or self.inverse_output_scaled)
         _require(
-            shifted,
-            "output_shifted",
-            self.output_shifted,
-            "parameters only without output_scaled and inverse_output_scaled: outputs are on one scale",
+            not self.rise or not (self.output_scaled or self.inverse_output_scaled),
+            "rise",
+            self.rise,
+            "only without output_scaled and inverse_output_scaled: outputs are on one scale",
         )
         _require(
             all(rate > 0 for rate in self.history_rates),

@@ -37,6 +37,7 @@ def test_an_unknown_option_is_refused_by_name(kind):
         {"exchangeable": ("delta", "delta")},
         {"exchangeable": ("delta", "gamma"), "affine_head": False},
         {"rise": ("t0", "offset"), "difference_features": True},
+        {"rise": ("t0", "offset", "k"), "difference_features": True, "output_scaled": ("a",)},
         {"rise": ("t0", "offset", "k")},
         {"history_rates": (-1.0,)},
         {"summary_width": 0},

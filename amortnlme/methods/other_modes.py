@@ -1,4 +1,9 @@
-"""Second modes of individual laws, found by searching again from far away."""
+"""Second modes of individual laws, found by searching again from far away.
+
+Two kinds of starts: points far out in the population distribution, and the known mode with two parameters
+exchanged. Rates often play the same role in a model (absorption and elimination, decay of mRNA and protein),
+and the basin of the exchanged mode is then far too small to be met by chance.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,9 @@ SPREAD = 2.0
 DIFFERENT = 4.0
 #: A mode whose mass is below exp(-this) of the known one's does not count.
 NEGLIGIBLE = 8.0
+#: An exchange of two parameters is worth a search where the joint log density falls by less than this. The
+#: exchanged point is no mode yet: its prior may pull it far.
+PLAUSIBLE = 50.0
 
 
 def other_modes(
@@ -48,8 +56,9 @@ def other_modes(
     best, best_mass = found, _log_mass(found) - NEGLIGIBLE
     exponent = int(np.ceil(np.log2(max(n_starts, 1))))
     uniform = qmc.Sobol(r, scramble=True, rng=rng).random_base2(exponent)[:n_starts]
-    for start in SPREAD * ndtri(np.clip(uniform, 1e-6, 1.0 - 1e-6)):
-        new = find_ebe(target, mu, factor, start=np.tile(start, (n, 1)), max_iterations=15, tolerance=1e-2)
+    starts = [np.tile(start, (n, 1)) for start in SPREAD * ndtri(np.clip(uniform, 1e-6, 1.0 - 1e-6))]
+    for start in (*starts, *_exchanged(target, mu, factor, found)):
+        new = find_ebe(target, mu, factor, start=start, max_iterations=15, tolerance=1e-2)
         away = new.u - found.u
         far = np.minimum(_square(away, found.precision), _square(away, new.precision))
         mass = _log_mass(new)
@@ -64,6 +73,32 @@ def other_modes(
             np.where(better, new.converged, best.converged),
         )
     return best, exists
+
+
+def _exchanged(
+    target: IndividualTarget, mu: np.ndarray, factor: np.ndarray, found: EmpiricalBayes
+) -> list[np.ndarray]:
+    """At most one start (n, r): each subject's mode with the two parameters exchanged that lose least by it.
+
+    Subjects for whom no exchange is plausible start at their mode, where the search ends at once.
+    """
+    random = np.flatnonzero((factor != 0.0).any(axis=1))
+    first, second = np.triu_indices(len(random), 1)
+    if not len(first):
+        return []
+    first, second = random[first], random[second]
+    pair = np.arange(len(first))
+    phi = np.repeat(found.phi[:, None], len(pair), axis=1)
+    phi[:, pair, first], phi[:, pair, second] = found.phi[:, second], found.phi[:, first]
+    u = (phi - mu[:, None]) @ np.linalg.pinv(factor).T
+    joint = target.log_likelihood(phi) - 0.5 * (u**2).sum(axis=2)
+    joint = np.where(np.isfinite(joint), joint, -np.inf)
+    best = joint.argmax(axis=1)
+    subject = np.arange(len(best))
+    plausible = joint[subject, best] > found.log_joint - PLAUSIBLE
+    if not plausible.any():
+        return []
+    return [np.where(plausible[:, None], u[subject, best], found.u)]
 
 
 def _log_mass(modes: EmpiricalBayes) -> np.ndarray:

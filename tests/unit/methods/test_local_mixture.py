@@ -74,6 +74,17 @@ def test_other_modes_finds_the_mirror_image_when_parameters_can_swap():
     assert_allclose(second.phi, found.phi[:, ::-1], atol=0.05)
 
 
+def test_other_modes_meets_the_mirror_image_by_exchanging_two_parameters_without_any_random_start():
+    target = Symmetric()
+    found = find_ebe(target, MU, FACTOR)
+    second, exists = other_modes(target, MU, FACTOR, found, 0, stream(1))
+    assert exists.all()
+    assert_allclose(second.phi, found.phi[:, ::-1], atol=0.05)
+    # On the ridge of a sum the exchanged point leads back to the one mode.
+    found = find_ebe(Sum(), MU, FACTOR)
+    assert not other_modes(Sum(), MU, FACTOR, found, 0, stream(1))[1].any()
+
+
 def test_other_modes_returns_the_known_mode_when_there_is_one_only():
     target = Sum()
     found = find_ebe(target, MU, FACTOR)

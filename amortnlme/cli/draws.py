@@ -35,7 +35,7 @@ class DrawSource:
 
 
 def is_draws_file(word: str) -> bool:
-    """Whether a word names an HDF5 file.
+    """Whether a word names a file of draws.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ def is_draws_file(word: str) -> bool:
     Returns
     -------
     bool
-        By its content, or by its name where there is no such file.
+        True for HDF5 by content or by name: a damaged file of draws is still meant to be one.
     """
     from amortnlme.core.h5 import is_hdf5
 
     path = Path(word)
-    return is_hdf5(path) if path.is_file() else path.suffix in (".h5", ".hdf5")
+    return path.suffix in (".h5", ".hdf5") or (path.is_file() and is_hdf5(path))
 
 
 def obtain_draws(

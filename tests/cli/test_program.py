@@ -84,7 +84,7 @@ def test_a_named_error_is_one_line_on_stderr_and_a_json_document(tmp_path, capsy
 def test_an_unexpected_error_keeps_its_traceback_and_its_own_exit_code(monkeypatch, capsys):
     import amortnlme.cli.inputs
 
-    def broken(word):
+    def broken(word, time_factor, *, log):
         raise ZeroDivisionError("a fault of the program")
 
     monkeypatch.setattr(amortnlme.cli.inputs, "read_dataset", broken)
@@ -97,7 +97,7 @@ def test_an_unexpected_error_keeps_its_traceback_and_its_own_exit_code(monkeypat
 def test_an_interrupted_verb_says_so_by_its_exit_code(monkeypatch, capsys):
     import amortnlme.cli.inputs
 
-    def interrupted(word):
+    def interrupted(word, time_factor, *, log):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(amortnlme.cli.inputs, "read_dataset", interrupted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -168,7 +169,7 @@ def _amortized(options: _Options, found: DrawSource) -> AbstractMethod:
     log_density: Callable[[np.ndarray], np.ndarray] | None = None
     network, dataset = found.estimator, found.dataset
     if network is not None and dataset is not None:
-        log_density = lambda phi: network.log_prob(dataset, phi)  # noqa: E731
+        log_density = partial(network.log_prob, dataset)
     starts = Amortized().starts if options.starts is None else options.starts
     return Amortized(correction=options.correction or "auto", starts=starts, log_density=log_density)
 

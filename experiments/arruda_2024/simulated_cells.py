@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,10 @@ def simulated(model: IndividualModel, n: int) -> tuple[Dataset, tuple[np.ndarray
     rng = stream(SIMULATION_SEED)
     phi = MEAN + np.sqrt(VARIANCE) * rng.standard_normal((n, len(MEAN)))
     design = Design.from_doses([], np.arange(1, 181) / 6.0)
-    y, status = model.simulate(phi, design, None, rng)
-    if np.any(status):
-        raise SystemExit(f"{np.count_nonzero(status)} of {n} cells could not be simulated")
-    subjects = [Subject.from_observations(f"cell_{i}", design, row) for i, row in enumerate(y)]
+    found = model.simulate(phi, design, None, rng)
+    if found.status.any():
+        raise SystemExit(f"{np.count_nonzero(found.status)} of {n} cells could not be simulated")
+    subjects = [Subject.from_observations(f"cell_{i}", design, row) for i, row in enumerate(found.y)]
     return Dataset(tuple(subjects), name=f"{n} simulated cells"), (phi.mean(axis=0), phi.var(axis=0))
 
 
@@ -68,9 +69,8 @@ def one_fit(
     dataset: Dataset,
     truth: tuple[np.ndarray, np.ndarray],
     method: AbstractMethod,
-    population: PopulationModel,
 ) -> Row:
-    result = fit(draws, population, method, dataset=dataset, seed=1)
+    result = fit(draws, POPULATION, method, dataset=dataset, seed=1)
     errors = {
         "mean": result.theta - truth[0],
         "variance": np.diagonal(result.omega) - truth[1],
@@ -114,7 +114,7 @@ def main() -> None:
         draws = estimator.sample(dataset, args.draws, stream(DRAW_SEED))
         print(f"{n} cells: draws in {time.perf_counter() - start:.1f} s", flush=True)
         for name, method in methods.items():
-            work = lambda d=draws, s=dataset, t=truth, m=method: one_fit(d, s, t, m, POPULATION)  # noqa: E731
+            work = partial(one_fit, draws, dataset, truth, method)
             lines.append(line(n, name, study.run(f"n={n} {name}", work)))
     order = "delta, gamma, k m0 scale, t0"
     titles = ("cells", "fit", "MSE", f"error of the means ({order}, offset, sigma)")

@@ -17,6 +17,7 @@ from amortnlme.methods.local_search import (
     negative_value_and_gradient,
     rough_scale,
 )
+from amortnlme.methods.other_modes import starts_at_modes
 from amortnlme.methods.proposals import BaseNumbers, base_numbers
 from amortnlme.methods.refine import Optimum, failed, finish
 from amortnlme.methods.surrogate import gaussian_prior_moments
@@ -27,6 +28,8 @@ from amortnlme.population.starts import factor_floor, moment_start, natural_reac
 # : Rounds that start this far from the optimum (in standard errors), and second derivatives, use a quarter of
 # the nodes.
 COARSE_MOVE, COARSE_RATIO, MIN_COARSE = 1.0, 4, 32
+#: Searches per subject for a second mode. From exchanged parameters there is always one more.
+N_SEARCHES = 4
 #: With this many subjects the scores tell the information well enough for Newton's method.
 MANY_SUBJECTS = 1000
 #: Its settings: least number of nodes; longest last move (in standard errors) after which few nodes will do;
@@ -62,7 +65,7 @@ def correct_surrogate(
         Where the modes of the random effects are first searched from: draws know of modes that a search from
         the typical subject would miss.
     rng : numpy.random.Generator
-        Drawn from once: all rounds share the same base numbers, so that they can settle.
+        All rounds share the base numbers drawn first, so that they can settle.
     n_points, max_rounds, tolerance
         As in `Amortized`.
 
@@ -80,6 +83,7 @@ def correct_surrogate(
         *_limits(population, draws),
         natural_reach(population, draws) ** -2.0,
         start_u,
+        rng,
     )
     floor = factor_floor(population, draws)
     start = _lifted(population, rough.x, floor)
@@ -112,6 +116,12 @@ class _Setting:
         np.ndarray
     )  # weak prior information in every direction, (n_x,): no step goes further than the draws do
     start_u: np.ndarray  # first guess of the modes, (n, r)
+    rng: np.random.Generator  # of the searches for second modes
+
+    def modes(self, x: np.ndarray, start_u: np.ndarray) -> np.ndarray:
+        """Search for the modes of every subject, second ones included; from (n, r), (n, K, r) modes."""
+        n_starts = N_SEARCHES if self.population.n_subjects < MANY_SUBJECTS else 0
+        return starts_at_modes(self.target, *self.population.unpack(x), start_u, n_starts, self.rng)
 
     def guide(
         self,
@@ -155,8 +165,12 @@ def _search(
     transform = whitening(information + np.diag(setting.ridge))
     scale = np.sqrt((transform**2).sum(axis=1))
     trace: list[dict[str, Any]] = []
-    modes, move, expanded_at = setting.start_u, np.inf, None
+    modes, move, expanded_at = setting.modes(x, setting.start_u), np.inf, None
+    is_near = False
     for number in range(max_rounds):
+        if not is_near and move <= COARSE_MOVE:
+            # The first search was made far away, where other modes matter.
+            modes, is_near = setting.modes(x, modes[:, 0]), True
         fine, coarse, modes = setting.guide(x, modes)
         is_coarse = move > COARSE_MOVE
         objective = coarse if is_coarse else fine
@@ -199,10 +213,13 @@ def _score_search(setting: _Setting, x: np.ndarray, max_rounds: int, tolerance: 
     population = setting.population
     free, at_limit = np.arange(population.n_x), list[int]()
     trace: list[dict[str, Any]] = []
-    modes, move, step = setting.start_u, np.inf, np.zeros(population.n_x)
+    modes, move, step = setting.modes(x, setting.start_u), np.inf, np.zeros(population.n_x)
     information = np.diag(setting.ridge)
     fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
+    is_near = False
     for number in range(max_rounds):
+        if not is_near and move <= FEW_NODES_MOVE:
+            modes, is_near = setting.modes(x, modes[:, 0]), True
         if number > 0:
             fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
         is_coarse = move > FEW_NODES_MOVE

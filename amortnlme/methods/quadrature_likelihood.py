@@ -44,8 +44,10 @@ class QuadratureLikelihood:
         ----------
         x : ndarray, shape (n_x,)
         """
-        guide, u = place_guide(self.target, *self.population.unpack(x), self._memory.get("u"))
-        self._memory["u"] = u
+        last = self._memory.get("u")
+        start = None if last is None else last[:, None]
+        guide, u = place_guide(self.target, *self.population.unpack(x), start)
+        self._memory["u"] = u[:, 0]
         base = quadrature_base(self.population.n_subjects, self.population.r, self.n_nodes)
         self._guided["now"] = GuidedLikelihood(self.target, self.population, guide, base)
 

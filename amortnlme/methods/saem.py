@@ -27,7 +27,7 @@ from amortnlme.methods.local_search import (
     vanishing_errors,
 )
 from amortnlme.methods.louis import louis_covariance
-from amortnlme.methods.other_modes import other_modes
+from amortnlme.methods.other_modes import other_modes, starts_at_modes
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import Verdict, referee
@@ -282,7 +282,8 @@ def _ending(
         n_points //= 2
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
     mu, factor = population.unpack(x)
-    guide, u = place_guide(bound, mu, factor, None)
+    starts = starts_at_modes(bound, mu, factor, None, N_SEARCHES, rng)
+    guide, u = place_guide(bound, mu, factor, starts)
     objective = GuidedLikelihood(bound, population, guide, base)
     value, gradient = negative_value_and_gradient(objective, x)
     if not np.isfinite(value):
@@ -294,7 +295,7 @@ def _ending(
     gone = vanishing_errors(objective, population, x, unknown)
     on_boundary = bool(pinned or gone)
     free = np.setdiff1d(np.arange(population.n_x), [*pinned, *gone])
-    if not on_boundary and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
+    if not on_boundary and (found := unidentified(scores, bound, population, x, mu + u[:, 0] @ factor.T)):
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, found)
     information = information_at(objective, x, scale, free)
     covariance = invert_information(information)

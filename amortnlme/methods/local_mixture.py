@@ -144,6 +144,8 @@ def fit_mixture(
 ) -> LocalMixture:
     """Spread the components over the conditional laws by repeated importance resampling.
 
+    There are as many as there were at the start.
+
     Parameters
     ----------
     target : IndividualTarget
@@ -159,12 +161,12 @@ def fit_mixture(
     -------
     LocalMixture
     """
-    n, _, r = start.mean.shape
+    n, K, r = start.mean.shape
     nodes = freeze_mixture(start, base_numbers(n, n_points, r, rng))
     mixture = start
     for temperature in TEMPERATURES:
         log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
-        points, spread = resample_points(nodes.u, temperature * log_weights, rng)
+        points, spread = resample_points(nodes.u, temperature * log_weights, rng, K)
         mixture = expand_locally(target, mu, factor, points, spread)
         nodes = freeze_mixture(mixture, base_numbers(n, n_points, r, rng))
     return mixture
@@ -188,13 +190,17 @@ def choose(pick: np.ndarray, first: LocalMixture, second: LocalMixture) -> Local
     )
 
 
-def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixture:
+def mixture_at_modes(
+    first: EmpiricalBayes, second: EmpiricalBayes, n_components: int = N_COMPONENTS
+) -> LocalMixture:
     """Put one half of the components at each of two modes.
 
     Parameters
     ----------
     first, second : EmpiricalBayes
         The same where a subject has one mode only.
+    n_components : int
+        Best a power of two.
 
     Returns
     -------
@@ -202,20 +208,22 @@ def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixt
     """
     roots = [np.linalg.cholesky(np.linalg.inv(modes.precision)) for modes in (first, second)]
     # Not in turn: systematic resampling could step over every second block of nodes.
-    half = np.arange(N_COMPONENTS) * 2 // N_COMPONENTS
+    half = np.arange(n_components) * 2 // n_components
     return LocalMixture(np.stack([first.u, second.u], axis=1)[:, half], np.stack(roots, axis=1)[:, half])
 
 
 def resample_points(
-    u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator
+    u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator, size: int = N_COMPONENTS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pick `N_COMPONENTS` nodes of every subject by systematic resampling.
+    """Pick `size` nodes of every subject by systematic resampling.
 
     Parameters
     ----------
     u : ndarray, shape (n_subjects, n_points, r)
     log_weights : ndarray, shape (n_subjects, n_points)   [nats, unnormalized]
     rng : numpy.random.Generator
+    size : int
+        K.
 
     Returns
     -------
@@ -225,7 +233,7 @@ def resample_points(
     """
     weights = normalized_weights(log_weights)
     cumulative = np.cumsum(weights, axis=1)
-    grid = (np.arange(N_COMPONENTS) + rng.random((len(u), 1))) / N_COMPONENTS
+    grid = (np.arange(size) + rng.random((len(u), 1))) / size
     index = np.stack([np.searchsorted(c, g * c[-1]) for c, g in zip(cumulative, grid, strict=True)])
     centered = u - (weights[..., None] * u).sum(axis=1)[:, None]
     spread = np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered)

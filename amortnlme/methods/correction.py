@@ -9,7 +9,8 @@ import numpy as np
 
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.ebe import IndividualTarget
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
+from amortnlme.methods.guided_likelihood import GuidedLikelihood, guide_closely
+from amortnlme.methods.guides import Guide, place_guide
 from amortnlme.methods.information import whitening
 from amortnlme.methods.local_search import (
     information_at,
@@ -132,12 +133,27 @@ class _Setting:
     ) -> tuple[GuidedLikelihood, GuidedLikelihood, np.ndarray]:
         """Guide the nodes from x: the likelihood on all nodes and on a few of them, and the modes."""
         guide, modes = place_guide(self.target, *self.population.unpack(x), start_u, mode_tolerance)
-        n_coarse = min(self.base.n_points, max(self.base.n_points // COARSE_RATIO, min_coarse))
-        fine, coarse = (
-            GuidedLikelihood(self.target, self.population, guide, base)
-            for base in (self.base, self.base.head(n_coarse))
+        fine = GuidedLikelihood(self.target, self.population, guide, self.base)
+        return fine, self._coarse(guide, min_coarse), modes
+
+    def guide_closely(
+        self,
+        x: np.ndarray,
+        start_u: np.ndarray,
+        mode_tolerance: float = 1e-6,
+        min_coarse: int = MIN_COARSE,
+    ) -> tuple[GuidedLikelihood, GuidedLikelihood, np.ndarray]:
+        """As `guide`, for an x near the optimum: second modes are searched again, bent laws get mixtures."""
+        modes = self.modes(x, start_u[:, 0])
+        fine, modes = guide_closely(
+            self.target, self.population, x, modes, self.base, self.rng, mode_tolerance
         )
-        return fine, coarse, modes
+        return fine, self._coarse(fine.guide, min_coarse), modes
+
+    def _coarse(self, guide: Guide, fewest: int) -> GuidedLikelihood:
+        n_coarse = max(self.base.n_points // COARSE_RATIO, fewest, 2 * guide.n_components)
+        base = self.base.head(min(self.base.n_points, n_coarse))
+        return GuidedLikelihood(self.target, self.population, guide, base)
 
     def outside(self, x: np.ndarray) -> np.ndarray:
         """Positions of typical values beyond their limits."""
@@ -166,13 +182,15 @@ def _search(
     scale = np.sqrt((transform**2).sum(axis=1))
     trace: list[dict[str, Any]] = []
     modes, move, expanded_at = setting.modes(x, setting.start_u), np.inf, None
+    fine, coarse, modes = setting.guide(x, modes)
     is_near = False
     for number in range(max_rounds):
-        if not is_near and move <= COARSE_MOVE:
-            # The first search was made far away, where other modes matter.
-            modes, is_near = setting.modes(x, modes[:, 0]), True
-        fine, coarse, modes = setting.guide(x, modes)
         is_coarse = move > COARSE_MOVE
+        if not is_coarse and not is_near:
+            fine, coarse, modes = setting.guide_closely(x, modes)
+        elif number > 0 and not (is_near and fine.guide.is_refined):
+            fine, coarse, modes = setting.guide(x, modes)
+        is_near = not is_coarse
         objective = coarse if is_coarse else fine
         entry: dict[str, Any] = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": None}
         trace.append(entry)
@@ -195,7 +213,8 @@ def _search(
             scale[free] = np.sqrt((transform**2).sum(axis=1))
         elif move < tolerance:
             break
-    fine, coarse, _ = setting.guide(x, modes)
+    if not fine.guide.is_refined:
+        fine, coarse, _ = setting.guide(x, modes)
     is_current = expanded_at is not None and np.max(np.abs(x - expanded_at) / scale) < SAME_PLACE
     if not is_current:
         information = information_at(coarse, x, scale, free)
@@ -218,11 +237,12 @@ def _score_search(setting: _Setting, x: np.ndarray, max_rounds: int, tolerance: 
     fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
     is_near = False
     for number in range(max_rounds):
-        if not is_near and move <= FEW_NODES_MOVE:
-            modes, is_near = setting.modes(x, modes[:, 0]), True
-        if number > 0:
-            fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
         is_coarse = move > FEW_NODES_MOVE
+        if not is_coarse and not is_near:
+            fine, coarse, modes = setting.guide_closely(x, modes, ROUGH_MODES, FEWEST_NODES)
+        elif number > 0 and not (is_near and fine.guide.is_refined):
+            fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
+        is_near = not is_coarse
         value, scores = (coarse if is_coarse else fine).value_and_scores(x)
         entry = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": -2.0 * float(value.sum())}
         trace.append(entry)

@@ -20,13 +20,13 @@ function of phi (`Partition`): at that point the weights are the deterministic-m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from amortnlme.methods.ebe import IndividualTarget, find_ebe
+from amortnlme.methods.ebe import IndividualTarget
+from amortnlme.methods.guides import Guide, Location, locate, place_guide, poorly_guided, refine_guide
 from amortnlme.methods.importance import effective_sample_size
-from amortnlme.methods.partition import Partition
 from amortnlme.methods.proposals import LOG_2PI, BaseNumbers
 from amortnlme.population.bound_population import BoundPopulation
 
@@ -34,103 +34,15 @@ from amortnlme.population.bound_population import BoundPopulation
 NOISE_ENTRIES = 2_000_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Guide:
-    """Quadratic approximations of every subject's log-likelihood.
-
-    Attributes
-    ----------
-    eta : ndarray, shape (n_subjects, K, d)
-    curvature : ndarray, shape (n_subjects, K, d, d)
-        Symmetric, positive semi-definite: the Gauss-Newton information at the mode.
-    partition : Partition or None
-        How the K approximations share the space; None where K is one.
-    """
-
-    eta: np.ndarray
-    curvature: np.ndarray
-    partition: Partition | None
-
-    @property
-    def n_components(self) -> int:
-        """K, the approximations per subject."""
-        return self.eta.shape[1]
-
-
-def place_guide(
-    target: IndividualTarget,
-    mu: np.ndarray,
-    factor: np.ndarray,
-    start_u: np.ndarray | None,
-    tolerance: float = 1e-6,
-) -> tuple[Guide, np.ndarray]:
-    """Expand every subject's log-likelihood around its conditional modes.
-
-    Parameters
-    ----------
-    target : IndividualTarget
-    mu : ndarray, shape (n_subjects, d)
-    factor : ndarray, shape (d, r)
-    start_u : ndarray or None, shape (n_subjects, K, r)
-        Where to start the searches for the modes, one search for each of K; None: one, at the typical
-        subject. Searches of a subject may end in the same mode.
-    tolerance : float
-        Of the modes, in conditional SDs: any point nearby makes a guide.
-
-    Returns
-    -------
-    guide : Guide
-    u : ndarray, shape (n_subjects, K, r)
-        The modes, to start the next searches from.
-    """
-    n, r = len(mu), factor.shape[1]
-    starts = np.zeros((n, 1, r)) if start_u is None else start_u
-    eta, curvature, u = [], [], []
-    for k in range(starts.shape[1]):
-        modes = find_ebe(target, mu, factor, start=starts[:, k], tolerance=tolerance)
-        _, gradient, information = target.gauss_newton(modes.phi)
-        information, gradient = np.nan_to_num(information), np.nan_to_num(gradient)
-        eta.append(gradient + (information @ modes.phi[..., None])[..., 0])
-        curvature.append(information)
-        u.append(modes.u)
-    guide = Guide(np.stack(eta, axis=1), np.stack(curvature, axis=1), None)
-    if guide.n_components > 1:
-        place = _locate(guide, mu, factor)
-        guide = replace(guide, partition=Partition(mu, np.linalg.pinv(factor), place.center, place.chol))
-    return guide, np.stack(u, axis=1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Location:
-    """Centers and scales of the nodes for one value of (mu, L)."""
-
-    factor: np.ndarray  # (d, r)
-    residual: np.ndarray  # eta - J mu, (n, K, d)
-    curved_factor: np.ndarray  # J L, (n, K, d, r)
-    chol: np.ndarray  # C, (n, K, r, r)
-    inverse_chol: np.ndarray  # inv(C), (n, K, r, r)
-    center: np.ndarray  # ub, (n, K, r)
-    log_det_chol: np.ndarray  # log|C|, (n, K)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Nodes:
     """The nodes at one value of (mu, L), with m of them around each guide."""
 
-    at: _Location
+    at: Location
     u: np.ndarray  # (n, K, m, r)
     log_weight: np.ndarray  # (n, K, m)
     gradient: np.ndarray  # of log p(y | phi) + log rho(phi) by phi, (n, K, m, d)
-
-
-def _locate(guide: Guide, mu: np.ndarray, factor: np.ndarray) -> _Location:
-    residual = guide.eta - (guide.curvature @ mu[:, None, :, None])[..., 0]
-    curved_factor = guide.curvature @ factor
-    chol = np.linalg.cholesky(np.eye(factor.shape[1]) + factor.T @ curved_factor)
-    inverse_chol = np.linalg.inv(chol)
-    center = (np.swapaxes(inverse_chol, -1, -2) @ (inverse_chol @ (residual @ factor)[..., None]))[..., 0]
-    log_det = np.log(np.diagonal(chol, axis1=-2, axis2=-1)).sum(axis=-1)
-    return _Location(factor, residual, curved_factor, chol, inverse_chol, center, log_det)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,7 +171,7 @@ class GuidedLikelihood:
 
     def _place(self, x: np.ndarray) -> _Nodes:
         mu, factor = self.population.unpack(x)
-        at = _locate(self.guide, mu, factor)
+        at = locate(self.guide, mu, factor)
         u = at.center[:, :, None] + self._blocks(self.base.scaled) @ at.inverse_chol
         phi = mu[:, None, None] + u @ factor.T
         n, K, m, d = phi.shape
@@ -283,7 +195,7 @@ class GuidedLikelihood:
 
 
 def _chain(
-    at: _Location,
+    at: Location,
     *,
     share: np.ndarray,
     slope: np.ndarray,
@@ -316,3 +228,40 @@ def _chain(
     dmu = slope - (curved_factor @ shift[..., None])[..., 0]
     dfactor = slope_u + residual[..., :, None] * shift[..., None, :] + curved_factor @ by_precision
     return dmu, dfactor
+
+
+def guide_closely(
+    target: IndividualTarget,
+    population: BoundPopulation,
+    x: np.ndarray,
+    start_u: np.ndarray,
+    base: BaseNumbers,
+    rng: np.random.Generator,
+    tolerance: float = 1e-6,
+) -> tuple[GuidedLikelihood, np.ndarray]:
+    """Place nodes at the modes, and by mixtures for the subjects whose modes do not tell their laws.
+
+    Parameters
+    ----------
+    target : IndividualTarget
+    population : BoundPopulation
+    x : ndarray, shape (n_x,)
+    start_u : ndarray, shape (n_subjects, K, r)
+        As in `place_guide`, like `tolerance`.
+    base : BaseNumbers
+    rng : numpy.random.Generator
+        For the mixtures.
+    tolerance : float
+
+    Returns
+    -------
+    objective : GuidedLikelihood
+    u : ndarray, shape (n_subjects, K, r)
+        The modes.
+    """
+    mu, factor = population.unpack(x)
+    guide, u = place_guide(target, mu, factor, start_u, tolerance)
+    poor = poorly_guided(target, mu, factor, guide, rng)
+    if len(poor):
+        guide = refine_guide(target, mu, factor, guide, poor, rng)
+    return GuidedLikelihood(target, population, guide, base), u

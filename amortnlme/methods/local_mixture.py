@@ -38,6 +38,24 @@ TEMPERATURES = (0.3, 0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Expansions:
+    """What the components of a mixture were made of, log p(y_i | phi) ~ const + eta'phi - phi'J phi / 2.
+
+    Attributes
+    ----------
+    eta : ndarray, shape (n_subjects, K, d)
+    curvature : ndarray, shape (n_subjects, K, d, d)
+        J.
+    tether : ndarray, shape (n_subjects, K, r, r)
+        Precision in u that was added to keep the component short.
+    """
+
+    eta: np.ndarray
+    curvature: np.ndarray
+    tether: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LocalMixture:
     """Equally likely t-components.
 
@@ -46,10 +64,13 @@ class LocalMixture:
     mean : ndarray, shape (n_subjects, K, r)
     root : ndarray, shape (n_subjects, K, r, r)
         Lower triangular; root root' is the scale matrix.
+    expansions : Expansions or None
+        Where the components are expansions.
     """
 
     mean: np.ndarray
     root: np.ndarray
+    expansions: Expansions | None = None
 
     def log_density(self, u: np.ndarray) -> np.ndarray:
         """Log density of the mixture.
@@ -123,15 +144,22 @@ def expand_locally(
     widest = vectors[:, :, -1] / (SHORT * np.sqrt(np.maximum(values[:, -1:], LEAST_SPREAD)))
     tether = widest[:, :, None] * widest[:, None, :]
     mean, root = np.empty((n, K, r)), np.empty((n, K, r, r))
+    d = mu.shape[1]
+    made_of = Expansions(np.empty((n, K, d)), np.empty((n, K, d, d)), np.zeros((n, K, r, r)))
     for k in range(K):
         u = points[:, k]
-        _, gradient, information = target.gauss_newton(mu + u @ factor.T)
-        precision = np.eye(r) + np.nan_to_num(factor.T @ information @ factor)
-        covariance = np.linalg.inv(precision + tether if k % 2 else precision)
-        step = (covariance @ (np.nan_to_num(gradient @ factor) - u)[..., None])[..., 0]
+        phi = mu + u @ factor.T
+        _, gradient, information = target.gauss_newton(phi)
+        gradient, information = np.nan_to_num(gradient), np.nan_to_num(information)
+        if k % 2:
+            made_of.tether[:, k] = tether
+        covariance = np.linalg.inv(np.eye(r) + factor.T @ information @ factor + made_of.tether[:, k])
+        step = (covariance @ (gradient @ factor - u)[..., None])[..., 0]
         step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1), 1e-300))[:, None]
         mean[:, k], root[:, k] = u + step, np.linalg.cholesky(covariance)
-    return LocalMixture(mean, root)
+        made_of.eta[:, k] = gradient + (information @ phi[..., None])[..., 0]
+        made_of.curvature[:, k] = information
+    return LocalMixture(mean, root, made_of)
 
 
 def fit_mixture(

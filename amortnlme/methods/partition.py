@@ -44,19 +44,26 @@ class Partition:
         """
         K, r = self.center.shape[1:]
         u = (phi - self.mu[:, None, None]) @ self.inverse.T
-        log_density, slope = np.empty((K, *u.shape[:-1])), np.empty((K, *u.shape))
+        log_density = np.empty((K, *u.shape[:-1]))
         for k in range(K):
-            chol = self.chol[:, None, k]
-            white = (u - self.center[:, None, None, k]) @ chol
-            square = (white**2).sum(axis=-1)
+            white, chol = self._white(u, k)
             log_root = np.log(np.diagonal(chol, axis1=-2, axis2=-1)).sum(axis=-1)
-            log_density[k] = log_standard_t(square, r) + log_root[..., None]
-            pull = -(DEGREES_OF_FREEDOM + r) / (DEGREES_OF_FREEDOM + square)
-            slope[k] = pull[..., None] * (white @ np.swapaxes(chol, -1, -2))
+            log_density[k] = log_standard_t((white**2).sum(axis=-1), r) + log_root[..., None]
         log_total = np.logaddexp.reduce(log_density, axis=0)
-        share = np.exp(log_density - log_total)
+        gradient = np.zeros_like(u)
+        # The densities once more, one component at a time: all slopes at once are K times the nodes.
+        for k in range(K):
+            white, chol = self._white(u, k)
+            weight = -np.exp(log_density[k] - log_total)
+            weight[:, k] += 1.0
+            weight *= -(DEGREES_OF_FREEDOM + r) / (DEGREES_OF_FREEDOM + (white**2).sum(axis=-1))
+            gradient += weight[..., None] * (white @ np.swapaxes(chol, -1, -2))
         own = np.arange(K)
-        # Advanced indices at both ends of a slice go first: (K, n, n_points, ...).
+        # Advanced indices at both ends of a slice go first: (K, n, n_points).
         log_share = np.swapaxes(log_density[own, :, own], 0, 1) - log_total
-        gradient = np.swapaxes(slope[own, :, own], 0, 1) - (share[..., None] * slope).sum(axis=0)
         return log_share, gradient @ self.inverse
+
+    def _white(self, u: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """C_k'(u - center_k), and C_k with an axis for the components of u."""
+        chol = self.chol[:, None, k]
+        return (u - self.center[:, None, None, k]) @ chol, chol

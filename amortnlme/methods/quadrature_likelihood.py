@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from amortnlme.methods.ebe import EmpiricalBayes, find_ebe
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
+from amortnlme.methods.guided_likelihood import GuidedLikelihood
+from amortnlme.methods.guides import place_guide
 from amortnlme.methods.laplace_likelihood import ExpandableTarget
 from amortnlme.methods.proposals import LOG_2PI, BaseNumbers
 from amortnlme.methods.quadrature_nodes import gauss_hermite

@@ -14,7 +14,7 @@ from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnin
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes, better_modes, find_ebe
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
+from amortnlme.methods.guided_likelihood import guide_closely
 from amortnlme.methods.identifiability import information_warning, unidentified
 from amortnlme.methods.information import SINGULAR, invert_information, weak_entries
 from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
@@ -291,8 +291,7 @@ def _ending(
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
     mu, factor = population.unpack(x)
     starts = starts_at_modes(bound, mu, factor, modes_u, N_SEARCHES, rng)
-    guide, u = place_guide(bound, mu, factor, starts)
-    objective = GuidedLikelihood(bound, population, guide, base)
+    objective, u = guide_closely(bound, population, x, starts, base, rng)
     value, gradient = negative_value_and_gradient(objective, x)
     if not np.isfinite(value):
         return _Ending(x, None, FitStatus.FAILED, np.inf, [])

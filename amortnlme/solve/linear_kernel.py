@@ -358,7 +358,7 @@ def _solve_row(
 
 @kernel
 def _rows_alike(row, list_index, n_segments, events, rates, entries, status, n_slopes):
-    """Count the rows from here on that can be solved side by side: one plain list, rates that never change."""
+    """Count the rows from here on to be solved side by side: one plain list, rates that never change."""
     g = list_index[row]
     if (
         n_segments != 1

@@ -87,7 +87,7 @@ def is_plain(events, g):
     action, ss = events.action, events.ss
     for k in range(events.n_events[g]):
         what = action[g, k]
-        if not (what == OBSERVE or what == NEW_SEGMENT or (what == BOLUS and ss[g, k] == 0)):
+        if not (what in (OBSERVE, NEW_SEGMENT) or (what == BOLUS and ss[g, k] == 0)):
             return False
     return True
 
@@ -142,7 +142,7 @@ def _start(row, n_lanes, t, rates, entries, work, lanes, add_flow, advance):
 
 @kernel
 def _prepare(row, n_lanes, t, eigenvalues, lanes, has_slopes):
-    """Move the clocks to t, with new exponentials where the interval is new; return how many lanes advance."""
+    """Move the clocks to t, with exponentials of new intervals; return how many lanes advance."""
     clock, last_dt, going, e, weights = lanes.clock, lanes.last_dt, lanes.going, lanes.e, lanes.weights
     rounding = ROUNDING * abs(t)
     n_going = 0

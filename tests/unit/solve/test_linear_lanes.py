@@ -18,7 +18,9 @@ from amortnlme.solve.trace import Names, trace
 GRID = np.arange(1, 181) / 6.0
 DESIGNS = {
     "regular grid": Design.from_doses([], GRID),
-    "boluses on and off the grid": Design.from_doses([Dose(0.0, 100.0, addl=3, ii=2.5), Dose(7.1, 30.0)], GRID),
+    "boluses on and off the grid": Design.from_doses(
+        [Dose(0.0, 100.0, addl=3, ii=2.5), Dose(7.1, 30.0)], GRID
+    ),
     "irregular times": Design.from_doses([Dose(0.0, 10.0)], np.cumsum(GRID % 1.3 + 0.01)),
 }
 

@@ -15,12 +15,13 @@ import numpy as np
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
 from amortnlme.methods.importance import normalized_weights
 from amortnlme.methods.proposals import (
+    DEGREES_OF_FREEDOM,
     LOG_2PI,
     BaseNumbers,
     FrozenNodes,
     base_numbers,
-    log_standard_t,
 )
+from amortnlme.solve.mixture_density import log_t_mixture
 
 #: Components per subject; a power of two, so that blocks of a Sobol sequence stay well spread.
 N_COMPONENTS = 16
@@ -83,15 +84,7 @@ class LocalMixture:
         -------
         ndarray, shape (n_subjects, n_points)   [nats]
         """
-        K, r = self.mean.shape[1:]
-        inverse = np.linalg.inv(self.root)
-        log_root = np.log(np.diagonal(self.root, axis1=2, axis2=3)).sum(axis=2)
-        total = np.full(u.shape[:2], -np.inf)
-        for k in range(K):
-            white = (u - self.mean[:, k, None]) @ np.swapaxes(inverse[:, k], 1, 2)
-            part = log_standard_t((white**2).sum(axis=2), r) - log_root[:, k, None]
-            total = np.logaddexp(total, part)
-        return total - np.log(K)
+        return log_t_mixture(u, self.mean, self.root, DEGREES_OF_FREEDOM)
 
 
 def freeze_mixture(mixture: LocalMixture, base: BaseNumbers) -> FrozenNodes:

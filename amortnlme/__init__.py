@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from amortnlme.methods.classical import Laplace as Laplace
     from amortnlme.methods.classical import Quadrature as Quadrature
     from amortnlme.methods.fit import fit as fit
+    from amortnlme.methods.near_optimum import near_optimum as near_optimum
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
+    from amortnlme.methods.profiles import profiles as profiles
+    from amortnlme.methods.resampling import bootstrap as bootstrap
+    from amortnlme.methods.resampling import sample_population as sample_population
     from amortnlme.methods.saem import Saem as Saem
     from amortnlme.model.contract import check_model as check_model
     from amortnlme.model.individual import IndividualModel as IndividualModel
@@ -67,7 +71,10 @@ _HOMES = {
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.fit": ["fit"],
+    "amortnlme.methods.near_optimum": ["near_optimum"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
+    "amortnlme.methods.profiles": ["profiles"],
+    "amortnlme.methods.resampling": ["bootstrap", "sample_population"],
     "amortnlme.methods.saem": ["Saem"],
     "amortnlme.model.contract": ["check_model"],
     "amortnlme.model.individual": ["IndividualModel"],

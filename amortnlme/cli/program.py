@@ -24,6 +24,7 @@ from amortnlme.cli import (
     sample,
     simulate,
     train,
+    uncertainty,
 )
 from amortnlme.cli.reply import ExitCode
 from amortnlme.core.errors import AmortNlmeError
@@ -46,6 +47,7 @@ app.command("calibrate")(calibrate.run)
 app.command("sample")(sample.run)
 app.command("fit")(fit.run)
 app.command("compare")(compare.run)
+app.command("uncertainty")(uncertainty.run)
 app.command("report")(report.run)
 app.command("quickstart")(quickstart.run)
 

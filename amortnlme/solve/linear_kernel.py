@@ -20,7 +20,13 @@ from amortnlme.solve.linear_advance import (
     response,
 )
 from amortnlme.solve.linear_arrays import Entries, Rates, Regimen, make_entries, make_work
-from amortnlme.solve.linear_lanes import LANES, ROUNDING, is_plain, make_lane_work, solve_lanes
+from amortnlme.solve.linear_lanes import (
+    FEWEST_LANES,
+    ROUNDING,
+    make_lane_work,
+    rows_alike,
+    solve_lanes,
+)
 from amortnlme.solve.linear_steady import steady_state
 from amortnlme.solve.pointers import Pointer
 from amortnlme.solve.schedule import (
@@ -38,8 +44,6 @@ from amortnlme.solve.schedule import (
 OK = int(SolveStatus.OK)
 NON_FINITE = int(SolveStatus.NON_FINITE)
 NO_STEADY_STATE = int(SolveStatus.NO_STEADY_STATE)
-# With fewer lanes the copies cost more than SIMD saves.
-FEWEST_LANES = 4
 
 # Literal arguments are wrapped (np.int64(0), np.bool_(False)), because Numba compiles a function again for
 # each literal.
@@ -356,29 +360,6 @@ def _solve_row(
     return OK if finite else NON_FINITE
 
 
-@kernel
-def _rows_alike(row, list_index, n_segments, events, rates, entries, status, n_slopes):
-    """Count the rows from here on to be solved side by side: one plain list, rates that never change."""
-    g = list_index[row]
-    if (
-        n_segments != 1
-        or rates.inputs.shape[0] > 0
-        or (entries.fraction_slopes.shape[0] > 0 and n_slopes > 0)
-        or events.n_events[g] == 0
-        or not is_plain(events, g)
-    ):
-        return 0
-    end = row
-    while (
-        end < min(row + LANES, list_index.shape[0])
-        and list_index[end] == g
-        and status[end] == OK
-        and rates.modal[end] == 1
-    ):
-        end += 1
-    return end - row
-
-
 def _propagate(
     list_index, n_segments, events, rates, entries, order, position, work, lanes, x, s, status,
     advance, begin, change_basis, add_flow, dose, steady_state, solve_lanes,
@@ -386,7 +367,7 @@ def _propagate(
     row = 0
     while row < list_index.shape[0]:
         g = list_index[row]
-        alike = _rows_alike(row, list_index, n_segments, events, rates, entries, status, s.shape[2])
+        alike = rows_alike(row, list_index, n_segments, events, rates, entries, status, s.shape[2])
         if alike >= FEWEST_LANES:
             solve_lanes(
                 row, alike, g, events, rates, entries, order, position, work, lanes, x, s,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amortnlme.core.status import SolveStatus
 from amortnlme.solve.expm import divided_difference
 from amortnlme.solve.lane_jit import lane_jit as kernel
 from amortnlme.solve.schedule import BOLUS, NEW_SEGMENT, OBSERVE
@@ -19,6 +20,9 @@ from amortnlme.solve.schedule import BOLUS, NEW_SEGMENT, OBSERVE
 #: Most lanes, whose memory fits the cache next to the core. Loops over a fixed small number would be unrolled
 #: and stay scalar.
 LANES = 64
+#: With fewer the copies cost more than SIMD saves.
+FEWEST_LANES = 4
+OK = int(SolveStatus.OK)
 # Two intervals are the same when they differ by less than times are known: a few units in the last place.
 ROUNDING = 4.0 * 2.0**-52
 
@@ -90,6 +94,47 @@ def is_plain(events, g):
         if not (what in (OBSERVE, NEW_SEGMENT) or (what == BOLUS and ss[g, k] == 0)):
             return False
     return True
+
+
+@kernel
+def rows_alike(row, list_index, n_segments, events, rates, entries, status, n_slopes):
+    """Count the rows from here on to be solved side by side: one plain list, rates that never change.
+
+    Parameters
+    ----------
+    row : int
+    list_index : ndarray of int, shape (N,)
+    n_segments : int
+    events : Events
+    rates : Rates
+    entries : Entries
+    status : ndarray of int, shape (N,)
+    n_slopes : int
+        Sensitivities asked for.
+
+    Returns
+    -------
+    int
+        At most `LANES`; 0 where the first row must be solved alone.
+    """
+    g = list_index[row]
+    if (
+        n_segments != 1
+        or rates.inputs.shape[0] > 0
+        or (entries.fraction_slopes.shape[0] > 0 and n_slopes > 0)
+        or events.n_events[g] == 0
+        or not is_plain(events, g)
+    ):
+        return 0
+    end = row
+    while (
+        end < min(row + LANES, list_index.shape[0])
+        and list_index[end] == g
+        and status[end] == OK
+        and rates.modal[end] == 1
+    ):
+        end += 1
+    return end - row
 
 
 @kernel

@@ -69,6 +69,11 @@ def study(tmp_path_factory) -> Study:
         "fit plain": [at("draws.h5"), "--population", at("plain.toml"), "--out", at("plain.h5"), *fitted],
         "fit weight": [at("draws.h5"), "--population", at("weight.toml"), "--out", at("weight.h5"), *fitted],
         "compare": [at("plain.h5"), at("weight.h5")],
+        "uncertainty": [
+            at("weight.h5"),
+            *("--data", "theophylline", "--parameters", "ke,omega_V", "--levels", "0.8,0.95"),
+            *("--bootstrap", "3", "--posterior", "5", "--figure", at("profiles.png")),
+        ],
         "report": [
             at("plain.h5"),
             at("weight.h5"),

@@ -13,7 +13,17 @@ from amortnlme.cli import main
 
 pytestmark = pytest.mark.backend
 
-STEPS = ["simulate", "train", "calibrate", "sample", "fit plain", "fit weight", "compare", "report"]
+STEPS = [
+    "simulate",
+    "train",
+    "calibrate",
+    "sample",
+    "fit plain",
+    "fit weight",
+    "compare",
+    "uncertainty",
+    "report",
+]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -75,6 +85,18 @@ def test_the_same_seed_gives_the_same_draws(study, tmp_path, capsys):
     arguments = [study.path("oral"), "theophylline", "--draws", "200", "--seed", "3", "--out", str(again)]
     assert main(["sample", *arguments]) == 0
     assert (PosteriorDraws.load(again).phi == PosteriorDraws.load(study.path("draws.h5")).phi).all()
+
+
+def test_uncertainty_holds_intervals_that_grow_with_their_level(study):
+    result = study.documents["uncertainty"]["result"]
+    assert [row["name"] for row in result["profiles"]] == ["ke", "omega_V"]
+    for row in result["profiles"]:
+        inner, outer = row["intervals"]
+        assert outer["ci_low"] <= inner["ci_low"] < row["estimate"] < inner["ci_high"] < outer["ci_high"]
+    names = [row["name"] for row in study.documents["fit weight"]["result"]["estimates"]]
+    assert [row["name"] for row in result["bootstrap"]] == names
+    assert [row["name"] for row in result["posterior"]] == names
+    assert Path(study.path("profiles.png")).read_bytes().startswith(b"\x89PNG")
 
 
 def test_fit_documents_estimates_objective_and_subjects(study):

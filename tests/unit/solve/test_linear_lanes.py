@@ -11,8 +11,7 @@ from amortnlme.core.status import SolveStatus
 from amortnlme.data.design import Design, Dose
 from amortnlme.solve.entry import Entry, EntryFunctions
 from amortnlme.solve.linear import LinearSolver, LinearSystem
-from amortnlme.solve.linear_kernel import FEWEST_LANES
-from amortnlme.solve.linear_lanes import LANES, is_plain
+from amortnlme.solve.linear_lanes import FEWEST_LANES, LANES, is_plain
 from amortnlme.solve.trace import Names, trace
 
 GRID = np.arange(1, 181) / 6.0

@@ -92,7 +92,7 @@ def raw_features(
     conditions = np.stack([-np.log(factor), log_size, *counts, *added, *static], axis=-1)
     shift = -np.log(factor)[:, None] * encoder.dose_exponent + log_size[:, None] * encoder.output_exponent
     if anchors is not None:
-        shift[:, encoder.rise_columns] += anchors
+        shift[:, encoder.rise_columns] += anchors[:, : len(encoder.rise_columns)]
     return raw, valid, conditions, shift
 
 
@@ -114,7 +114,9 @@ def _series_features(
         # Back to the unit of the outputs, in which rate and baseline are what the parameters mean.
         noise = np.exp(conditions[0]) * encoder.output_scale
         measured = value * encoder.output_scale + level[:, None]
-        rise = find_rise(batch, measured, is_measurement, noise, encoder.time_scale)
+        rise = find_rise(
+            batch, measured, is_measurement, noise, encoder.time_scale, search=spec.rise_search
+        )
         columns, conditions, anchors = columns + rise.columns, conditions + rise.conditions, rise.anchors
         spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
         conditions = [*conditions, level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]

@@ -21,6 +21,7 @@ _MOST = {
     "flow_width": 4096,
 }
 _LATER = {
+    "log_outputs": False,
     "difference_features": False,
     "rise": (),
     "rise_search": "step",
@@ -56,6 +57,10 @@ class NetworkSpec:
     output_scaled, inverse_output_scaled : tuple of str
         Log-transformed parameters that are multiplied (error SDs) or divided (volumes) by c when all outputs
         are multiplied by c. If any is named, measurements are also divided by their own root mean square.
+    log_outputs : bool
+        The outputs are natural logarithms of what scales with the doses: a subject's first dose is taken off
+        its measurements as a logarithm, and dose histories enter as logarithms. Excludes the options that
+        scale outputs or parameters.
     difference_features : bool
         Give the differences of consecutive measurements in units of their own median size, and this size as
         a condition: what tells small residual errors apart in long series.
@@ -91,6 +96,7 @@ class NetworkSpec:
     dose_scaled: tuple[str, ...] = ()
     output_scaled: tuple[str, ...] = ()
     inverse_output_scaled: tuple[str, ...] = ()
+    log_outputs: bool = False
     difference_features: bool = False
     rise: tuple[str, ...] = ()
     rise_search: str = "step"
@@ -137,6 +143,13 @@ class NetworkSpec:
             "rise",
             self.rise,
             "only without output_scaled and inverse_output_scaled: outputs are on one scale",
+        )
+        scaled = (*self.dose_scaled, *self.output_scaled, *self.inverse_output_scaled, *self.rise)
+        _require(
+            not (self.log_outputs and scaled),
+            "log_outputs",
+            self.log_outputs,
+            "true only without dose_scaled, output_scaled, inverse_output_scaled and rise",
         )
         _require(
             all(rate > 0 for rate in self.history_rates),

@@ -32,12 +32,27 @@ _MAX_ROUNDS = 50
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """Where an estimator comes from: training-set fingerprint, seed, options and training backend."""
+    """Where an estimator comes from.
+
+    Attributes
+    ----------
+    training_set : str
+        Fingerprint.
+    seed : int
+        Of the initial weights and the order of the batches.
+    spec : TrainingSpec
+        Options.
+    backend : str
+        Backend that trained.
+    other_seeds : tuple of int
+        Seeds of the further members where the estimator is an ensemble.
+    """
 
     training_set: str
     seed: int
     spec: TrainingSpec
     backend: str
+    other_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +65,8 @@ class Estimator:
         The model it was trained for; its design sampler is part of the estimator's identity.
     encoder : EventEncoder
         From designs and measurements to network input.
-    network : keras.Model
-        The trained `PosteriorNetwork`.
+    network : PosteriorNetwork or EnsembleNetwork
+        The trained network.
     record : TrainingRecord
         Provenance.
     history : tuple of dict
@@ -80,7 +95,7 @@ class Estimator:
         encoder : EventEncoder
             Encoder with fixed constants.
         record : TrainingRecord
-            Provenance.
+            Provenance; with `other_seeds` an ensemble is built.
         seed : int or None
             Determines the weights (of one backend); None where they are about to be replaced.
 
@@ -89,6 +104,7 @@ class Estimator:
         Estimator
             Not trained yet.
         """
+        from amortnlme.neural.ensemble_network import EnsembleNetwork
         from amortnlme.neural.exchange import exchangeable_pair
         from amortnlme.neural.flow import PosteriorNetwork
 
@@ -98,7 +114,11 @@ class Estimator:
             keras.utils.set_random_seed(seed % 2**32)
         n_features, n_conditions = len(encoder.feature_mean), len(encoder.condition_mean)
         pair = exchangeable_pair(model, encoder.spec) if encoder.spec.exchangeable else None
-        network = PosteriorNetwork(encoder.spec, n_features, n_conditions, model.d, pair)
+        members = [
+            PosteriorNetwork(encoder.spec, n_features, n_conditions, model.d, pair)
+            for _ in range(1 + len(record.other_seeds))
+        ]
+        network = EnsembleNetwork(members) if record.other_seeds else members[0]
         return cls(model, encoder, network, record)
 
     @classmethod

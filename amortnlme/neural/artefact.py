@@ -167,6 +167,7 @@ def load_artefact(path: str | Path, model: IndividualModel | None = None) -> Est
     if CALIBRATION in listed:
         with _named(folder / CALIBRATION):
             estimator = estimator.with_calibration(_read_calibration(folder / CALIBRATION))
+            _check_summary_domain(estimator)
     # Last, because it compiles the passes that the returned object goes on using.
     with _named(folder / SENTINEL):
         check_sentinel(estimator, folder / SENTINEL)
@@ -371,6 +372,14 @@ def _read_calibration(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise TypeError(f"a {type(record).__name__} is no calibration record")
     return record
+
+
+def _check_summary_domain(estimator: Estimator) -> None:
+    domain = estimator.summary_domain
+    members = 1 + len(estimator.record.other_seeds)
+    size = members * (estimator.spec.summary_size + len(estimator.encoder.condition_mean))
+    if domain is not None and domain.mean.size != size:
+        raise ValueError(f"a domain of {domain.mean.size} summaries, but the network has {size}")
 
 
 def _through_json(config: Any) -> Any:

@@ -12,6 +12,7 @@ from amortnlme.core.errors import UsageError
 from amortnlme.core.rng import stream
 from amortnlme.neural.estimator import Estimator
 from amortnlme.neural.sentinel import simulated_dataset
+from amortnlme.neural.summary_domain import SummaryDomain
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 FORMAT_VERSION = 1
@@ -53,6 +54,8 @@ class CalibrationResult:
         likelihood.
     checks : dict of str to bool
         Verdicts.
+    summaries : SummaryDomain
+        Where the summaries of the simulated subjects lie.
     """
 
     n: int
@@ -67,6 +70,7 @@ class CalibrationResult:
     n_rejected: int
     efficiency: np.ndarray
     checks: dict[str, bool]
+    summaries: SummaryDomain
 
     def to_dict(self) -> dict[str, Any]:
         """Content of calibration.json."""
@@ -90,6 +94,7 @@ class CalibrationResult:
             "n_rejected": self.n_rejected,
             "importance_efficiency_percentiles": quantiles,
             "checks": dict(self.checks),
+            "summaries": self.summaries.to_config(),
             "ranks": [[int(value) for value in row] for row in self.ranks],
         }
 
@@ -156,6 +161,7 @@ def calibrate(estimator: Estimator, n: int = 1000, seed: int = 0, *, n_draws: in
         n_rejected=n_rejected,
         efficiency=efficiency,
         checks=_checks(coverage, p_value, efficiency, n_rejected, len(phi), n_draws),
+        summaries=SummaryDomain.measure(estimator.summaries(dataset)),
     )
 
 

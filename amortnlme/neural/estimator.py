@@ -19,6 +19,7 @@ from amortnlme.model.program import check_batch
 from amortnlme.neural.backend import use_backend, values_of
 from amortnlme.neural.encoder import Encoded, EventEncoder
 from amortnlme.neural.spec import NetworkSpec, TrainingSpec
+from amortnlme.neural.summary_domain import SummaryDomain
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 keras = use_backend()
@@ -221,7 +222,7 @@ class Estimator:
             estimator_fingerprint=self.fingerprint,
             dataset_fingerprint=dataset.fingerprint,
             n_rejected=rejected,
-            out_of_domain=self.in_domain(dataset),
+            out_of_domain=self._reasons(dataset, context),
         )
 
     def log_prob(self, dataset: Dataset, phi: np.ndarray) -> np.ndarray:
@@ -266,11 +267,48 @@ class Estimator:
         Returns
         -------
         tuple of tuple of str, length S
-            Reasons; empty for a subject inside the domain.
+            Reasons; empty for a subject inside the domain. Designs are held against the training designs and,
+            for a calibrated estimator, summaries against those of the simulated subjects.
+
+        Raises
+        ------
+        DrawsError
+            E_DRAWS_COVARIATES when the dataset lacks a covariate of the model.
         """
+        return self._reasons(dataset, self.summaries(dataset))
+
+    def summaries(self, dataset: Dataset) -> np.ndarray:
+        """Compute what the density is conditioned on.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            S subjects.
+
+        Returns
+        -------
+        ndarray (S, p) float32
+            Summaries and conditions.
+
+        Raises
+        ------
+        DrawsError
+            E_DRAWS_COVARIATES when the dataset lacks a covariate of the model.
+        """
+        return self._compiled.context(self.encode(dataset))
+
+    @cached_property
+    def summary_domain(self) -> SummaryDomain | None:
+        """Where the summaries of simulated subjects lie; None before calibration."""
+        stored = (self.calibration or {}).get("summaries")
+        return None if stored is None else SummaryDomain.from_config(stored)
+
+    def _reasons(self, dataset: Dataset, summaries: np.ndarray) -> tuple[tuple[str, ...], ...]:
+        domain = self.summary_domain
+        unlike = [()] * dataset.n_subjects if domain is None else domain.reasons(summaries)
         return tuple(
-            (*self._compartment_reasons(subject), *self.model.design_sampler.contains(subject))
-            for subject in dataset.subjects
+            (*self._compartment_reasons(subject), *self.model.design_sampler.contains(subject), *more)
+            for subject, more in zip(dataset.subjects, unlike, strict=True)
         )
 
     def _compartment_reasons(self, subject: Subject) -> list[str]:

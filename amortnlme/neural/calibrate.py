@@ -24,6 +24,8 @@ _FALSE_ALARM = 1e-4
 _COVERAGE_SLACK = 0.03
 _MEDIAN_EFFICIENCY = 0.3
 _EFFICIENCY_SUBJECTS = 200
+# Subjects for each number of a summary from which on their covariance is worth keeping.
+_ROWS_EACH = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +56,8 @@ class CalibrationResult:
         likelihood.
     checks : dict of str to bool
         Verdicts.
-    summaries : SummaryDomain
-        Where the summaries of the simulated subjects lie.
+    summaries : SummaryDomain or None
+        Where the summaries of the simulated subjects lie; None where there are too few subjects to tell.
     """
 
     n: int
@@ -70,7 +72,7 @@ class CalibrationResult:
     n_rejected: int
     efficiency: np.ndarray
     checks: dict[str, bool]
-    summaries: SummaryDomain
+    summaries: SummaryDomain | None
 
     def to_dict(self) -> dict[str, Any]:
         """Content of calibration.json."""
@@ -85,7 +87,7 @@ class CalibrationResult:
         quantiles = {}
         if self.efficiency.size:
             quantiles = {f"{p}": float(np.quantile(self.efficiency, p / 100)) for p in (5, 25, 50, 75)}
-        return {
+        document = {
             "format_version": FORMAT_VERSION,
             "n": self.n,
             "n_draws": self.n_draws,
@@ -94,9 +96,9 @@ class CalibrationResult:
             "n_rejected": self.n_rejected,
             "importance_efficiency_percentiles": quantiles,
             "checks": dict(self.checks),
-            "summaries": self.summaries.to_config(),
             "ranks": [[int(value) for value in row] for row in self.ranks],
         }
+        return document if self.summaries is None else document | {"summaries": self.summaries.to_config()}
 
 
 def calibrate(estimator: Estimator, n: int = 1000, seed: int = 0, *, n_draws: int = 500) -> CalibrationResult:
@@ -145,6 +147,8 @@ def calibrate(estimator: Estimator, n: int = 1000, seed: int = 0, *, n_draws: in
     if "likelihood" in model.capabilities:
         log_likelihood = model.bind(dataset.select(first)).log_likelihood(draws.phi[: len(first)])
         efficiency = importance_efficiency(draws.select(first), log_likelihood)
+    summaries = estimator.summaries(dataset)
+    is_enough = len(summaries) >= _ROWS_EACH * summaries.shape[1]
     p_value = np.array([_uniform_p_value(column, n_draws) for column in ranks.T])
     return CalibrationResult(
         n=len(phi),
@@ -161,7 +165,7 @@ def calibrate(estimator: Estimator, n: int = 1000, seed: int = 0, *, n_draws: in
         n_rejected=n_rejected,
         efficiency=efficiency,
         checks=_checks(coverage, p_value, efficiency, n_rejected, len(phi), n_draws),
-        summaries=SummaryDomain.measure(estimator.summaries(dataset)),
+        summaries=SummaryDomain.measure(summaries) if is_enough else None,
     )
 
 

@@ -248,4 +248,5 @@ class Doses:
             E_DESIGN_SAMPLER for missing or unknown keys.
         """
         options = options_from_config(config, cls.__dataclass_fields__)
-        return cls(**options | {"cycles": tuple(tuple(cycle) for cycle in options["cycles"])})
+        options["cycles"] = tuple(tuple(cycle) for cycle in options["cycles"])
+        return cls(**options)

@@ -11,7 +11,7 @@ each optimum until it stops moving. The objective value that is reported comes f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -165,7 +165,8 @@ class Amortized(AbstractMethod):
         if correction == "draws":
             with watch("draws"):
                 draws, found = _corrected_draws(problem)
-            problem, warnings = replace(problem, draws=draws), warnings + found
+            warnings += found
+        ungrouped = draws
         warnings += [*_draw_warnings(draws), *_covariate_warnings(problem)]
         with watch("surrogate"):
             surrogate = self._surrogate(draws, draws.n_draws, problem.seed)
@@ -186,7 +187,7 @@ class Amortized(AbstractMethod):
         if correction in ("none", "draws"):
             with watch("error of the draws"):
                 best = rough = with_halves_error(
-                    rough, problem.draws, population, partial(self._half_surrogate, problem)
+                    rough, ungrouped, population, partial(self._half_surrogate, problem)
                 )
         else:
             with watch("correction"):

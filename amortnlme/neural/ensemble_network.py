@@ -83,7 +83,8 @@ class EnsembleNetwork:
         """
         parts: Any = ops.split(context, len(self.members), axis=-1)
         # A standard-normal number is above none, some or all of these with the same probability.
-        uniform: Any = 0.5 * (1.0 + ops.erf(noise[:, -1:] / _ROOT_2))
+        erf: Any = ops.erf(noise[:, -1:] / _ROOT_2)
+        uniform = 0.5 * (1.0 + erf)
         out = self.members[0].draw(noise[:, :-1], parts[0])
         for number in range(1, len(self.members)):
             other = self.members[number].draw(noise[:, :-1], parts[number])

@@ -42,8 +42,6 @@ from amortnlme.model.registry import load_model
 from amortnlme.neural.sentinel import simulated_dataset
 
 SIMPLE = "mrna_transfection_simple"
-# Delta and gamma, which the sampler lets swap.
-SWAP = (0, 1)
 GROUP = 5
 # Name of the check, column, statistic, bar and whether the statistic may exceed it.
 CHECKS = (
@@ -81,11 +79,34 @@ def solver_likelihood(model, dataset):
         return model.bind(dataset.select([dataset.ids[row] for row in rows]))
 
     def log_likelihood(phi, subject):
-        rows = tuple(np.unique(subject).tolist())
-        together = phi.reshape(len(rows), -1, phi.shape[-1])
-        return bound(rows).log_likelihood(together).reshape(phi.shape[:2])
+        rows, first, count = np.unique(subject, return_index=True, return_counts=True)
+        # A subject whose populations are at the posterior earlier has fewer left; it repeats its first one.
+        place = np.arange(count.max())
+        index = first[:, None] + np.where(place < count[:, None], place, 0)
+        together = phi[index].reshape(len(rows), -1, phi.shape[-1])
+        value = bound(tuple(rows.tolist())).log_likelihood(together).reshape(*index.shape, -1)
+        return value[place < count[:, None]]
 
     return log_likelihood
+
+
+def jump_between_modes(model):
+    """A guess at how modes are related, for the sampler: mRNA and protein exchange their rates of decay.
+
+    In the detailed model the mRNA decays at about delta1_m0 e0_m0.
+    """
+    names = list(model.parameters.names)
+    swap = np.eye(len(names))
+    if model.name == SIMPLE:
+        mrna, protein, enzyme = names.index("delta"), names.index("gamma"), None
+    elif model.name == "mrna_transfection_detailed":
+        mrna, protein, enzyme = names.index("delta1_m0"), names.index("gamma"), names.index("e0_m0")
+    else:
+        return None
+    swap[[mrna, protein]] = swap[[protein, mrna]]
+    if enzyme is not None:
+        swap[mrna, enzyme], swap[protein, enzyme] = -1.0, 1.0
+    return swap
 
 
 def exact_draws(model, dataset, seed, effort, folder):
@@ -96,8 +117,7 @@ def exact_draws(model, dataset, seed, effort, folder):
         part = dataset.select(dataset.ids[first : first + GROUP])
         path = None if folder is None else folder / f"{part.fingerprint.removeprefix('sha256:')[:16]}.npz"
         if path is None or not path.exists():
-            is_simple = model.name == SIMPLE
-            closed_form = TransfectedCells.of(part).log_likelihood if is_simple else None
+            closed_form = TransfectedCells.of(part).log_likelihood if model.name == SIMPLE else None
             found = exact_posterior(
                 closed_form or solver_likelihood(model, part),
                 part.n_subjects,
@@ -105,7 +125,7 @@ def exact_draws(model, dataset, seed, effort, folder):
                 normal["sd"],
                 stream(seed, first),
                 effort,
-                SWAP if is_simple else (),
+                jump_between_modes(model),
             )
             phi.append(found.phi)
             r_hat.append(found.r_hat)

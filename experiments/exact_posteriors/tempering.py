@@ -38,18 +38,18 @@ class Effort:
     bar: float = 1.005
 
 
-def exact_posterior(log_likelihood, s, mean, sd, rng, effort, swap=()):
+def exact_posterior(log_likelihood, s, mean, sd, rng, effort, swap=None):
     """Sample the posteriors of s subjects under independent normal priors of phi.
 
     `log_likelihood(phi, subject)` maps phi (R, N, d) of the subjects (R,), sorted, to (R, N). A temperature
     is raised as far as half of the particles survive. Moves are random walks, steps along differences between
-    particles of the other half (ter Braak 2006), and the swap of two parameters if `swap` names their
-    columns; all are accepted by the Metropolis rule, so none is assumed to be right.
+    particles of the other half (ter Braak 2006), and jumps x -> swap x, if there is a matrix `swap` (d, d)
+    that is its own inverse; all are accepted by the Metropolis rule, so none is assumed to be right.
     """
     runs, n = effort.runs, effort.n
     cell = np.repeat(np.arange(s), runs)
     phi = mean + sd * rng.standard_normal((s * runs, n, len(mean)))
-    target = _Target(log_likelihood, mean, sd, tuple(swap))
+    target = _Target(log_likelihood, mean, sd, swap)
     fit = target.log_likelihood(phi, cell)
     beta, evidence = np.zeros(s * runs), np.zeros(s * runs)
     while beta.min() < 1.0:
@@ -85,12 +85,12 @@ def exact_posterior(log_likelihood, s, mean, sd, rng, effort, swap=()):
 
 @dataclass(frozen=True)
 class _Target:
-    """Log likelihood, normal prior and the columns that may swap."""
+    """Log likelihood, normal prior and the matrix of jumps between modes."""
 
     likelihood: Callable[[np.ndarray, np.ndarray], np.ndarray]
     mean: np.ndarray
     sd: np.ndarray
-    swap: tuple[int, ...]
+    swap: np.ndarray | None
 
     def log_likelihood(self, phi, subject):
         value = self.likelihood(phi, subject)
@@ -150,9 +150,9 @@ def _sweep(target, cell, phi, fit, beta, rng):
 
 
 def _propose(x, other, rng, swap):
-    """Random walk with the other half's covariance, difference step or swap; all symmetric."""
+    """Random walk with the other half's covariance, difference step or jump; all symmetric."""
     rows, n, d = x.shape
-    kind = rng.integers(0, 5 if swap else 4, (rows, n))
+    kind = rng.integers(0, 4 if swap is None else 5, (rows, n))
     root = np.linalg.cholesky(np.stack([np.cov(part.T) for part in other]) + 1e-12 * np.eye(d))
     scale = 2.38 / np.sqrt(d) * rng.choice([0.15, 0.5, 1.0], (rows, n, 1))
     walk = x + scale * (rng.standard_normal((rows, n, d)) @ np.swapaxes(root, 1, 2))
@@ -162,6 +162,6 @@ def _propose(x, other, rng, swap):
     chosen = rng.random((rows, n, d)) < rng.choice([0.3, 1.0], (rows, n, 1))
     length = rng.choice([2.38 / np.sqrt(2 * d), 0.3, 1.0], (rows, n, 1))
     along = x + length * chosen * difference + 1e-5 * rng.standard_normal((rows, n, d))
-    swapped = x.copy()
-    swapped[..., list(swap)] = x[..., list(swap[::-1])]
-    return np.where((kind < 2)[..., None], walk, np.where((kind < 4)[..., None], along, swapped))
+    # Its own inverse, hence of determinant +-1: symmetric, and it leaves volumes as they are.
+    jump = along if swap is None else x @ swap.T
+    return np.where((kind < 2)[..., None], walk, np.where((kind < 4)[..., None], along, jump))

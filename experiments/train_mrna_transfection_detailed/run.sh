@@ -1,5 +1,5 @@
 #!/bin/sh
-# Rebuild the shipped estimator: run.sh OUT, from the top of a checkout; goes on where an interrupted run stopped.
+# Build the estimator: run.sh OUT, from the top of a checkout; goes on where an interrupted run stopped.
 set -eu
 out=${1:?usage: run.sh OUT}
 here=$(dirname "$0")
@@ -11,4 +11,4 @@ amortnlme simulate $name --n 400000 --seed 2024 --out "$out/$name.training"
 amortnlme train "$out/$name.training" --spec "$here/spec.toml" --seed 1 --out "$out/$name"
 amortnlme calibrate "$out/$name" --n 2000 --seed 77
 python "$here/../exact_posteriors/score.py" "$out/$name" --exact "$out/$name.exact" \
-  --particles 250 --moves 4 --max-blocks 16 --r-hat 1.01 --store
+  --particles 500 --moves 8 --max-blocks 10 --r-hat 1.01 --store

@@ -2,7 +2,7 @@
 #   make demo   install into .venv and run the theophylline study with the shipped estimator
 #   make test   run everything continuous integration runs
 #   make train-one-compartment-oral   rebuild a shipped estimator from its recipe
-#   make train-mrna-transfection-simple   the same for the other one
+#   make train-mrna-transfection-simple   (or -detailed, -sde; train-sunitinib)   the same for the others
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -13,7 +13,8 @@ PIP_OPTIONS ?=
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-tensorflow test-jax train-one-compartment-oral train-mrna-transfection-simple
+.PHONY: help demo test lint types test-tensorflow test-jax train-one-compartment-oral train-mrna-transfection-simple \
+  train-mrna-transfection-detailed train-mrna-transfection-sde train-sunitinib
 
 # Processes that share the tests. Each starts with a stretch of its own, so that what one compiles the other
 # finds on disk and a fixture is seldom made twice; who is done first takes over from the others.
@@ -67,3 +68,15 @@ train-one-compartment-oral: $(VENV)/.dev
 # About 40 minutes on one core.
 train-mrna-transfection-simple: $(VENV)/.dev
 	PATH="$(abspath $(BIN)):$$PATH" sh experiments/train_mrna_transfection_simple/run.sh runs
+
+# About 40 minutes on one core.
+train-mrna-transfection-detailed: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" sh experiments/train_mrna_transfection_detailed/run.sh runs
+
+# Three members, each as long.
+train-mrna-transfection-sde: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" sh experiments/train_mrna_transfection_sde/run.sh runs
+
+# About 40 minutes on one core.
+train-sunitinib: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" sh experiments/train_sunitinib/run.sh runs

@@ -78,6 +78,9 @@ MODEL = IndividualModel(
         mean=[-1.0, -1.0, -1.0, 12.0, -1.0, 1.0, -1.0, -6.0, 0.0, 0.0, -1.0],
         sd=np.sqrt([5.0, 5.0, 2.0, 1.0, 2.0, 2.0, 2.0, 5.0, 2.0, 5.0, 2.0]),
     ),
-    design_sampler=ProtocolDesignSampler((PlannedTimes(tuple(i / 6 for i in range(1, 181))),)),
+    # Every ten minutes for 30 h; a third of the cells are followed throughout, the others lost some images.
+    design_sampler=ProtocolDesignSampler(
+        (PlannedTimes(tuple(i / 6 for i in range(1, 181)), keep=(20, 180), complete=1 / 3),)
+    ),
     units={"time": "h", "amount": "m0"},
 )

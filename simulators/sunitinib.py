@@ -15,7 +15,7 @@ import numpy as np
 from amortnlme.data.design_sampler_covariates import Covariate
 from amortnlme.data.design_sampler_doses import Doses
 from amortnlme.data.design_sampler_protocol import ProtocolDesignSampler
-from amortnlme.data.design_sampler_times import RandomTimes
+from amortnlme.data.design_sampler_times import VisitTimes
 from amortnlme.model.dynamics import Ode
 from amortnlme.model.error_model import Additive
 from amortnlme.model.functions import log
@@ -93,9 +93,25 @@ MODEL = IndividualModel(
         mean=[-5.0, 6.5, 2.5, 2.5, 6.5, 0.0, 6.5, -3.0, -1.0, -1.0, 0.0],
         sd=np.sqrt([4.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 4.5, 2.0, 2.0, 1.0]),
     ),
+    # Continuous dosing, four weeks on and two off, two weeks on and one off; a fifth of the patients change
+    # dose. Blood is taken before a dose, around the peak, while the drug is absorbed, or at any time.
     design_sampler=ProtocolDesignSampler(
-        (RandomTimes((1, 13), follow_up=72.0, earliest=1.0, outputs=(1, 2)),),
-        Doses(levels=(25.0, 37.5, 50.0), number=(2, 112), cycle=(28, 14), jitter=0.02),
+        (
+            VisitTimes(
+                (1, 20),
+                windows=((20.0, 24.0), (4.0, 12.0), (0.5, 4.0)),
+                elsewhere=0.3,
+                follow_up=336.0,
+                outputs=(1, 2),
+            ),
+        ),
+        Doses(
+            levels=(12.5, 25.0, 37.5, 50.0),
+            number=(1, 112),
+            cycles=((0, 0), (28, 14), (14, 7)),
+            change=0.2,
+            jitter=0.04,
+        ),
         (Covariate("weight", "log-normal", (40.0, 150.0), np.log(80.0).item(), 0.18, decimals=1),),
     ),
     units={"time": "h", "amount": "mg", "weight": "kg"},

@@ -16,7 +16,9 @@ Draws = Annotated[int, typer.Option("--draws", "-m", min=1, help="Posterior draw
 DataOption = Annotated[str, typer.Option("--data", "-d", help="CSV file, or the name of a bundled dataset.")]
 Correction = Annotated[
     str | None,
-    typer.Option("--correction", help="auto, likelihood, density or none: how network error is removed."),
+    typer.Option(
+        "--correction", help="auto, likelihood, density, draws or none: how network error is removed."
+    ),
 ]
 DrawsEstimator = Annotated[
     str | None,

@@ -16,6 +16,7 @@ from amortnlme.cli import (
     check,
     compare,
     data,
+    ensemble,
     fit,
     model_show,
     models,
@@ -43,6 +44,7 @@ app.command("check")(check.run)
 app.add_typer(data.app, name="data")
 app.command("simulate")(simulate.run)
 app.command("train")(train.run)
+app.command("ensemble")(ensemble.run)
 app.command("calibrate")(calibrate.run)
 app.command("sample")(sample.run)
 app.command("fit")(fit.run)

@@ -112,7 +112,7 @@ def options_from_config(config: Mapping[str, Any], expected: Mapping[str, Any]) 
 
 @dataclass(frozen=True, slots=True)
 class Doses:
-    """A course of equal doses, the first at time 0.
+    """A course of doses, the first at time 0.
 
     Attributes
     ----------
@@ -128,8 +128,11 @@ class Doses:
         Range of the number of doses, all equally likely.
     intervals : tuple of float   [time]
         Dosing intervals, equally likely.
-    cycle : tuple of int
-        (on, off): after `on` doses `off` intervals without a dose; (0, 0): no breaks.
+    cycles : tuple of tuple of int
+        Schedules, equally likely. (on, off): after `on` doses `off` intervals without a dose; (0, 0): no
+        breaks.
+    change : float
+        Probability that the amount changes once within a course, at a random dose, to another draw.
     jitter : float
         SD of the dose times as a fraction of the interval, at most 0.15 so that doses keep their order.
     duration : tuple of float   [time]
@@ -142,7 +145,8 @@ class Doses:
     unit_size: float = 0.0
     number: tuple[int, int] = (1, 1)
     intervals: tuple[float, ...] = (24.0,)
-    cycle: tuple[int, int] = (0, 0)
+    cycles: tuple[tuple[int, int], ...] = ((0, 0),)
+    change: float = 0.0
     jitter: float = 0.0
     duration: tuple[float, float] = (0.0, 0.0)
 
@@ -158,8 +162,15 @@ class Doses:
             )
         if self.duration != (0.0, 0.0):
             check_range("duration", self.duration)
-        if self.cycle != (0, 0) and min(self.cycle) < 1:
-            raise refusal(f"cycle is {self.cycle}; give (on, off), both at least 1, or (0, 0) for no breaks.")
+        for cycle in self.cycles:
+            if len(cycle) != 2 or (tuple(cycle) != (0, 0) and min(cycle) < 1):
+                raise refusal(
+                    f"a cycle is {cycle}; give (on, off), both at least 1, or (0, 0) for no breaks."
+                )
+        if not self.cycles or not 0.0 <= self.change <= 1.0:
+            raise refusal(
+                f"cycles {self.cycles} must not be empty and change {self.change} lie between 0 and 1."
+            )
 
     def sample(
         self, n: int, covariates: Mapping[str, np.ndarray], rng: np.random.Generator
@@ -182,18 +193,32 @@ class Doses:
         low, high = self.number
         count = rng.integers(low, high + 1, n)
         index = np.arange(high)
-        on, off = self.cycle
-        place = index + (off * (index // on) if on else 0)
+        cycles = np.asarray(self.cycles)
+        # Nothing is drawn where there is no choice, so that such designs stay what they were.
+        chosen = rng.integers(0, len(cycles), n) if len(cycles) > 1 else np.zeros(n, dtype=np.int64)
+        on, off = cycles[chosen, :1], cycles[chosen, 1:]
+        place = index + np.where(on > 0, off * (index // np.maximum(on, 1)), 0)
         tau = rng.choice(np.asarray(self.intervals), n)[:, None]
         moved = self.jitter * deviations((n, high), rng) * (index > 0)
         time = np.where(index < count[:, None], tau * (place + moved), np.inf)
+        amount = np.broadcast_to(self._amount(n, covariates, rng)[:, None], (n, high))
+        if self.change > 0.0:
+            later = self._amount(n, covariates, rng)[:, None]
+            at = np.where(rng.random(n) < self.change, rng.integers(0, count), high)
+            amount = np.where(index < at[:, None], amount, later)
+        duration = log_uniform(self.duration, n, rng) if self.duration[1] > 0 else np.zeros(n)
+        return time, amount, duration
+
+    def _amount(
+        self, n: int, covariates: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> np.ndarray:
+        """One amount (n,) for each course."""
         amount = rng.choice(self.levels, n) if self.levels else log_uniform(self.amount, n, rng)
         if self.per is not None:
             amount = amount * covariates[self.per]
         if self.unit_size:
             amount = np.maximum(np.round(amount / self.unit_size), 1.0) * self.unit_size
-        duration = log_uniform(self.duration, n, rng) if self.duration[1] > 0 else np.zeros(n)
-        return time, np.broadcast_to(amount[:, None], (n, high)), duration
+        return amount
 
     def to_config(self) -> dict[str, Any]:
         """Return the JSON-able fields.
@@ -202,7 +227,8 @@ class Doses:
         -------
         dict
         """
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return fields | {"cycles": [list(cycle) for cycle in self.cycles]}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Doses:
@@ -221,4 +247,6 @@ class Doses:
         DesignError
             E_DESIGN_SAMPLER for missing or unknown keys.
         """
-        return cls(**options_from_config(config, cls.__dataclass_fields__))
+        options = options_from_config(config, cls.__dataclass_fields__)
+        options["cycles"] = tuple(tuple(cycle) for cycle in options["cycles"])
+        return cls(**options)

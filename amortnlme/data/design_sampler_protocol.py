@@ -86,13 +86,11 @@ class ProtocolDesignSampler(AbstractDesignSampler):
         """Draw designs with their covariates; see `AbstractDesignSampler.sample`."""
         covariates = sample_covariates(self.covariates, n, rng)
         dose_time, amount, duration = np.zeros((n, 0)), np.zeros((n, 0)), np.zeros(n)
-        last_dose = np.zeros(n)
         if self.doses is not None:
             dose_time, amount, duration = self.doses.sample(n, covariates, rng)
-            last_dose = np.max(np.where(np.isfinite(dose_time), dose_time, 0.0), axis=1)
         times, outputs = [], []
         for sampling in self.samplings:
-            time = sampling.sample(n, last_dose, rng)
+            time = sampling.sample(n, dose_time, rng)
             for output in sampling.outputs:
                 times.append(time)
                 outputs.append(np.broadcast_to(output, time.shape))
@@ -190,10 +188,15 @@ class ProtocolDesignSampler(AbstractDesignSampler):
             reasons.append(
                 f"it has a dose of {amounts[outside][0]:g}; the designs have {smallest:g} to {largest:g}"
             )
+        if plan.change == 0.0 and np.ptp(amounts) > 2 * slack:
+            reasons.append(
+                f"its doses are {amounts.min():g} to {amounts.max():g}; in the designs all of a course are "
+                "equal"
+            )
         gaps = np.diff(design.dose_times)
         spread = 2 * MAX_DEVIATION * plan.jitter
         shortest = min(plan.intervals) * (1.0 - spread)
-        longest = max(plan.intervals) * (1.0 + plan.cycle[1] + spread)
+        longest = max(plan.intervals) * (1.0 + max(off for _, off in plan.cycles) + spread)
         too_short = gaps < shortest * (1.0 - ROUNDING)
         if too_short.any() or (gaps > longest * (1.0 + ROUNDING)).any():
             worst = gaps.min() if too_short.any() else gaps.max()

@@ -32,13 +32,14 @@ class AbstractSampling(ABC):
         """Smallest and largest number of times."""
 
     @abstractmethod
-    def sample(self, n: int, last_dose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, n: int, dose_time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw times.
 
         Parameters
         ----------
         n : int
-        last_dose : ndarray, shape (n,)   [time]
+        dose_time : ndarray, shape (n, D)   [time]
+            Increasing; inf beyond the last dose.
         rng : numpy.random.Generator
 
         Returns
@@ -122,7 +123,7 @@ class PlannedTimes(AbstractSampling):
         """Smallest and largest number of times."""
         return self.keep or (len(self.times), len(self.times))
 
-    def sample(self, n: int, last_dose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, n: int, dose_time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw times; see `AbstractSampling.sample`."""
         shape = (n, len(self.times))
         time = np.broadcast_to(np.asarray(self.times, dtype=np.float64), shape)
@@ -180,11 +181,11 @@ class RandomTimes(AbstractSampling):
         """Smallest and largest number of times."""
         return self.number
 
-    def sample(self, n: int, last_dose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, n: int, dose_time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw times; see `AbstractSampling.sample`."""
         low, high = self.number
         count = rng.integers(low, high + 1, n)
-        latest = (last_dose + self.follow_up)[:, None]
+        latest = (_last_dose(dose_time) + self.follow_up)[:, None]
         time = self.earliest + (latest - self.earliest) * rng.random((n, high))
         return np.where(np.arange(high) < count[:, None], time, np.inf)
 
@@ -198,9 +199,89 @@ class RandomTimes(AbstractSampling):
         return {"kind": "random", **{k: list(v) if isinstance(v, tuple) else v for k, v in fields}}
 
 
-_SAMPLINGS: dict[str, type[PlannedTimes] | type[RandomTimes]] = {
+@dataclass(frozen=True, slots=True)
+class VisitTimes(AbstractSampling):
+    """Times in windows after doses: troughs, peaks, or both, at visits on random dosing days.
+
+    A subject keeps to some of the windows, each of them with probability 1/2 and at least one; its visits are
+    spread evenly over the doses. A share of the subjects (`elsewhere`) has uniform times instead, breaks and
+    the time after the last dose included.
+
+    Attributes
+    ----------
+    number : tuple of int
+        Range of the number of times, all equally likely.
+    windows : tuple of tuple of float   [time]
+        (earliest, latest) after a dose.
+    elsewhere : float
+        Share of the subjects whose times are uniform from the first dose on.
+    follow_up : float   [time]
+        Latest time after the last dose, for those.
+    outputs : tuple of int
+    """
+
+    number: tuple[int, int]
+    windows: tuple[tuple[float, float], ...]
+    elsewhere: float
+    follow_up: float
+    outputs: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        check_range("number", self.number, allow_zero=True)
+        for window in self.windows:
+            check_range("a window", window, allow_zero=True)
+        if not self.outputs or not self.windows or not 0.0 <= self.elsewhere <= 1.0:
+            raise refusal(
+                f"outputs {self.outputs} and windows {self.windows} must not be empty, and elsewhere "
+                f"{self.elsewhere} lie between 0 and 1."
+            )
+        if self.follow_up < max(latest for _, latest in self.windows):
+            raise refusal(
+                f"follow_up is {self.follow_up}; it must not end before the windows {self.windows}."
+            )
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Smallest and largest number of times."""
+        return self.number
+
+    def sample(self, n: int, dose_time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw times; see `AbstractSampling.sample`."""
+        low, high = self.number
+        count = rng.integers(low, high + 1, n)
+        windows = np.asarray(self.windows)
+        kept = rng.random((n, len(windows))) < 0.5
+        kept[np.arange(n), rng.integers(0, len(windows), n)] = True
+        # A random one of the kept windows: the largest of their random numbers.
+        which = np.argmax(rng.random((n, high, len(windows))) * kept[:, None], axis=2)
+        earliest, latest = windows[which, 0], windows[which, 1]
+        n_doses = np.maximum(np.isfinite(dose_time).sum(axis=1), 1)[:, None]
+        dose = np.take_along_axis(dose_time, (n_doses * rng.random((n, high))).astype(np.int64), axis=1)
+        time = dose + earliest + (latest - earliest) * rng.random((n, high))
+        anywhere = (_last_dose(dose_time) + self.follow_up)[:, None] * rng.random((n, high))
+        time = np.where(rng.random((n, 1)) < self.elsewhere, anywhere, time)
+        return np.where(np.arange(high) < count[:, None], time, np.inf)
+
+    def window(self, last_dose: float) -> tuple[float, float]:
+        """Earliest and latest time that can be drawn; see `AbstractSampling.window`."""
+        return 0.0, last_dose + self.follow_up
+
+    def to_config(self) -> dict[str, Any]:
+        """Return JSON-able fields; see `AbstractSampling.to_config`."""
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {"kind": "visits", **fields, "windows": [list(window) for window in self.windows]}
+
+
+def _last_dose(dose_time: np.ndarray) -> np.ndarray:
+    """Time (n,) of the last dose; 0 where there is none."""
+    return np.max(np.where(np.isfinite(dose_time), dose_time, 0.0), axis=1, initial=0.0)
+
+
+_SAMPLINGS: dict[str, type[PlannedTimes] | type[RandomTimes] | type[VisitTimes]] = {
     "planned": PlannedTimes,
     "random": RandomTimes,
+    "visits": VisitTimes,
 }
 
 
@@ -226,4 +307,7 @@ def sampling_from_config(config: Mapping[str, Any]) -> AbstractSampling:
             f"the stored sampling {dict(config)!r} has no known kind. Allowed: {', '.join(_SAMPLINGS)}."
         )
     options = {key: value for key, value in config.items() if key != "kind"}
-    return sampling(**options_from_config(options, sampling.__dataclass_fields__))
+    options = options_from_config(options, sampling.__dataclass_fields__)
+    if "windows" in options:
+        options["windows"] = tuple(tuple(window) for window in options["windows"])
+    return sampling(**options)

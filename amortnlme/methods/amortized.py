@@ -27,6 +27,7 @@ from amortnlme.methods.correction import correct_surrogate
 from amortnlme.methods.density_targets import DensityTarget, SurrogateTarget
 from amortnlme.methods.draws_error import with_halves_error
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget, find_ebe
+from amortnlme.methods.escalation import PARETO_LIMIT, correct_draws
 from amortnlme.methods.grouped import GroupedTarget, grouped_draws, grouped_surrogate
 from amortnlme.methods.monte_carlo_gate import error_reasons, gate_warnings
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
@@ -42,9 +43,9 @@ AUTOMATIC = ("n_components", "n_points", "referee_points", "referee_replicates")
 NODE_BUDGET, REFEREE_BUDGET = 2**18, 2**18
 #: From here on half the replicates do.
 MANY_SUBJECTS = 1000
-CORRECTIONS = ("auto", "likelihood", "density", "none")
+CORRECTIONS = ("auto", "likelihood", "density", "draws", "none")
 # Purposes of the random streams of one fit: the referee never shares numbers with the fit it judges.
-MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM, DONOR_STREAM = range(5)
+MIXTURE_STREAM, START_STREAM, NODE_STREAM, REFEREE_STREAM, DONOR_STREAM, DRAWS_STREAM = range(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,14 @@ class Amortized(AbstractMethod):
 
     Attributes
     ----------
-    correction : {"auto", "likelihood", "density", "none"}
+    correction : {"auto", "likelihood", "density", "draws", "none"}
         "likelihood": importance sampling with the model's likelihood, which cancels the error of the network
         (needs `dataset` and a model with a likelihood). "density": the same with the estimator's own density
-        (needs `log_density`). "none": the surrogate alone, which shows the network's own quality. "auto": the
-        best of these that is possible; falling short of "likelihood" gives a warning.
+        (needs `log_density`). "draws": the surrogate of draws that were themselves corrected by the
+        likelihood, by importance resampling and by `escalate` where their weights are bad; leaves the error
+        of the refit, and costs the same whatever the population model. "none": the surrogate alone, which
+        shows the network's own quality. "auto": "likelihood", "density" or "none", the first that is
+        possible; falling short of "likelihood" gives a warning.
     n_components : int or None
         Mixture components per subject in the surrogate. None: two from 500 draws on, else one, because few
         draws determine a single, debiased Gaussian far better than a mixture.
@@ -155,9 +159,14 @@ class Amortized(AbstractMethod):
     def _run(self, problem: FitProblem) -> PopulationFit:
         if problem.draws is None:
             raise UsageError("E_FIT_NEEDS_DRAWS", "method 'amortized' needs posterior draws. Sample first.")
-        draws, population = problem.draws, problem.bound_population
         watch = Stopwatch()
         correction, warnings = self._choose_correction(problem)
+        draws, population = problem.draws, problem.bound_population
+        if correction == "draws":
+            with watch("draws"):
+                draws, found = _corrected_draws(problem)
+            warnings += found
+        ungrouped = draws
         warnings += [*_draw_warnings(draws), *_covariate_warnings(problem)]
         with watch("surrogate"):
             surrogate = self._surrogate(draws, draws.n_draws, problem.seed)
@@ -175,12 +184,12 @@ class Amortized(AbstractMethod):
                 stream(problem.seed, START_STREAM),
             )
         best = rough
-        if correction == "none":
+        if correction in ("none", "draws"):
             with watch("error of the draws"):
                 best = rough = with_halves_error(
-                    rough, problem.draws, population, partial(self._half_surrogate, problem)
+                    rough, ungrouped, population, partial(self._half_surrogate, problem)
                 )
-        if correction != "none":
+        else:
             with watch("correction"):
                 best = correct_surrogate(
                     target=target,
@@ -197,20 +206,26 @@ class Amortized(AbstractMethod):
             mu, factor = population.unpack(best.x)
             modes = find_ebe(judge, mu, factor, start=surrogate.likely_effects(mu, factor))
         with watch("referee"):
-            verdict = referee(
-                judge,
-                mu,
-                factor,
-                modes,
-                stream(problem.seed, REFEREE_STREAM),
-                n_points=self.referee_points
-                or nodes_per_subject(draws.n_subjects, REFEREE_BUDGET, 16, 512),
-                n_replicates=self.referee_replicates or (8 if draws.n_subjects < MANY_SUBJECTS else 4),
-            )
+            verdict = self._verdict(judge, mu, factor, modes, problem.seed)
         warnings += best.warnings + _mode_warnings(modes, population.subject_ids)
         warnings += _noise_warnings(best, population.names)
         solution = _solution(self, problem, rough, best, modes, verdict, surrogate, warnings, watch)
         return assemble_fit(f"{self.name} ({correction} correction)", problem, solution)
+
+    def _verdict(
+        self, judge: IndividualTarget, mu: np.ndarray, factor: np.ndarray, modes: EmpiricalBayes, seed: int
+    ) -> Verdict:
+        """Evaluate the likelihood at the estimates anew."""
+        n_subjects = len(modes.converged)
+        return referee(
+            judge,
+            mu,
+            factor,
+            modes,
+            stream(seed, REFEREE_STREAM),
+            n_points=self.referee_points or nodes_per_subject(n_subjects, REFEREE_BUDGET, 16, 512),
+            n_replicates=self.referee_replicates or (8 if n_subjects < MANY_SUBJECTS else 4),
+        )
 
     def _surrogate(self, draws: PosteriorDraws, n_draws: int, seed: int) -> Surrogate:
         """Refit the draws by as many components as `n_draws` of them determine."""
@@ -225,7 +240,7 @@ class Amortized(AbstractMethod):
 
     def _choose_correction(self, problem: FitProblem) -> tuple[str, list[str]]:
         has_likelihood = problem.bound_model is not None
-        if self.correction == "likelihood" and not has_likelihood:
+        if self.correction in ("likelihood", "draws") and not has_likelihood:
             why = (
                 "no dataset was given"
                 if problem.dataset is None
@@ -235,7 +250,7 @@ class Amortized(AbstractMethod):
             )
             raise CapabilityError(
                 "E_FIT_CAPABILITY",
-                f"correction 'likelihood' is not possible: {why}. Pass dataset=... and a model with a "
+                f"correction {self.correction!r} is not possible: {why}. Pass dataset=... and a model with a "
                 f"likelihood, or "
                 f"choose correction 'density' or 'none'.",
             )
@@ -344,6 +359,21 @@ def _solution(
         seconds=watch.seconds,
         options=options,
     )
+
+
+def _corrected_draws(problem: FitProblem) -> tuple[PosteriorDraws, list[str]]:
+    """Draws corrected by the likelihood, and for whom that did not work."""
+    assert problem.draws is not None and problem.model is not None and problem.dataset is not None
+    rng = stream(problem.seed, DRAWS_STREAM)
+    corrected = correct_draws(problem.draws, problem.model, problem.dataset, rng)
+    lost = np.flatnonzero(corrected.pareto_k > PARETO_LIMIT)
+    if not len(lost):
+        return corrected.draws, []
+    return corrected.draws, [
+        f"[W_FIT_DRAWS_UNCORRECTED] the draws of {len(lost)} of {problem.draws.n_subjects} subjects could "
+        f"not be corrected (k-hat above {PARETO_LIMIT}), first {problem.draws.subject_ids[lost[0]]!r}: the "
+        "estimates are those of a surrogate that is wrong for them. Use correction 'likelihood'."
+    ]
 
 
 def _draw_warnings(draws: PosteriorDraws) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from amortnlme.data.dataset import Dataset
 from amortnlme.methods.ebe import IndividualTarget
 from amortnlme.methods.importance import CorrectedDraws, importance_correct
 from amortnlme.methods.local_mixture import (
@@ -23,6 +24,7 @@ from amortnlme.methods.local_mixture import (
 )
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.surrogate import gaussian_prior_moments
+from amortnlme.model.individual import IndividualModel
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 #: Subjects above this Pareto k, or below this effective share of their draws, get another proposal.
@@ -30,6 +32,37 @@ PARETO_LIMIT, EFFECTIVE_LIMIT = 0.7, 0.1
 # Weights are raised to this power where the first components are placed: one draw may hold all of them.
 _FIRST_TEMPERATURE = 0.1
 _FIT_POINTS = 2048
+
+
+def correct_draws(
+    draws: PosteriorDraws, model: IndividualModel, dataset: Dataset, rng: np.random.Generator
+) -> CorrectedDraws:
+    """Turn draws of a network into draws of the exact posteriors.
+
+    Parameters
+    ----------
+    draws : PosteriorDraws
+        Of an estimator with a normal prior.
+    model : IndividualModel
+        With a likelihood.
+    dataset : Dataset
+        The data the draws belong to.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    CorrectedDraws
+        By importance resampling, and by `escalate` where that is not enough.
+
+    Raises
+    ------
+    DrawsError
+        E_DRAWS_NO_SUPPORT.
+    CapabilityError
+        E_POP_PRIOR_NOT_NORMAL.
+    """
+    first = importance_correct(draws, model.bind(dataset), rng)
+    return escalate(draws, first, lambda ids: model.bind(dataset.select(ids)), rng)
 
 
 def escalate(

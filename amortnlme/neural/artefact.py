@@ -30,6 +30,7 @@ from amortnlme.model.individual import IndividualModel
 from amortnlme.model.registry import load_model, model_names
 from amortnlme.neural.backend import backend_name
 from amortnlme.neural.encoder import EventEncoder
+from amortnlme.neural.ensemble import MAX_MEMBERS
 from amortnlme.neural.estimator import Estimator, TrainingRecord
 from amortnlme.neural.model_card import model_card
 from amortnlme.neural.sentinel import check_sentinel, make_sentinel
@@ -166,6 +167,7 @@ def load_artefact(path: str | Path, model: IndividualModel | None = None) -> Est
     if CALIBRATION in listed:
         with _named(folder / CALIBRATION):
             estimator = estimator.with_calibration(_read_calibration(folder / CALIBRATION))
+            _check_summary_domain(estimator)
     # Last, because it compiles the passes that the returned object goes on using.
     with _named(folder / SENTINEL):
         check_sentinel(estimator, folder / SENTINEL)
@@ -259,7 +261,8 @@ def _config(estimator: Estimator) -> dict[str, Any]:
             "seed": record.seed,
             "spec": record.spec.to_config(),
             "backend": record.backend,
-        },
+        }
+        | ({"other_seeds": list(record.other_seeds)} if record.other_seeds else {}),
         "fingerprint": estimator.fingerprint,
         "versions": versions,
     }
@@ -293,8 +296,17 @@ def _rebuild(config: Mapping[str, Any], model: IndividualModel | None) -> Estima
         int(training["seed"]),
         TrainingSpec.from_config(training["spec"]),
         str(training["backend"]),
+        _other_seeds(training),
     )
     return Estimator.untrained(model, encoder, record, seed=None)
+
+
+def _other_seeds(training: Mapping[str, Any]) -> tuple[int, ...]:
+    seeds = tuple(int(seed) for seed in training.get("other_seeds", ()))
+    # Networks are built before their weights are read: a configuration must not ask for any number of them.
+    if len(seeds) >= MAX_MEMBERS:
+        raise ValueError(f"{len(seeds) + 1} members; at most {MAX_MEMBERS} are allowed")
+    return seeds
 
 
 def _matching_model(config: Mapping[str, Any], model: IndividualModel | None) -> IndividualModel:
@@ -360,6 +372,14 @@ def _read_calibration(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise TypeError(f"a {type(record).__name__} is no calibration record")
     return record
+
+
+def _check_summary_domain(estimator: Estimator) -> None:
+    domain = estimator.summary_domain
+    members = 1 + len(estimator.record.other_seeds)
+    size = members * (estimator.spec.summary_size + len(estimator.encoder.condition_mean))
+    if domain is not None and domain.mean.size != size:
+        raise ValueError(f"a domain of {domain.mean.size} summaries, but the network has {size}")
 
 
 def _through_json(config: Any) -> Any:

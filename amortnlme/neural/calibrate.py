@@ -12,6 +12,7 @@ from amortnlme.core.errors import UsageError
 from amortnlme.core.rng import stream
 from amortnlme.neural.estimator import Estimator
 from amortnlme.neural.sentinel import simulated_dataset
+from amortnlme.neural.summary_domain import SummaryDomain
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 FORMAT_VERSION = 1
@@ -23,6 +24,8 @@ _FALSE_ALARM = 1e-4
 _COVERAGE_SLACK = 0.03
 _MEDIAN_EFFICIENCY = 0.3
 _EFFICIENCY_SUBJECTS = 200
+# Subjects for each number of a summary from which on their covariance is worth keeping.
+_ROWS_EACH = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +56,8 @@ class CalibrationResult:
         likelihood.
     checks : dict of str to bool
         Verdicts.
+    summaries : SummaryDomain or None
+        Where the summaries of the simulated subjects lie; None where there are too few subjects to tell.
     """
 
     n: int
@@ -67,6 +72,7 @@ class CalibrationResult:
     n_rejected: int
     efficiency: np.ndarray
     checks: dict[str, bool]
+    summaries: SummaryDomain | None
 
     def to_dict(self) -> dict[str, Any]:
         """Content of calibration.json."""
@@ -81,7 +87,7 @@ class CalibrationResult:
         quantiles = {}
         if self.efficiency.size:
             quantiles = {f"{p}": float(np.quantile(self.efficiency, p / 100)) for p in (5, 25, 50, 75)}
-        return {
+        document = {
             "format_version": FORMAT_VERSION,
             "n": self.n,
             "n_draws": self.n_draws,
@@ -92,6 +98,7 @@ class CalibrationResult:
             "checks": dict(self.checks),
             "ranks": [[int(value) for value in row] for row in self.ranks],
         }
+        return document if self.summaries is None else document | {"summaries": self.summaries.to_config()}
 
 
 def calibrate(estimator: Estimator, n: int = 1000, seed: int = 0, *, n_draws: int = 500) -> CalibrationResult:
@@ -140,6 +147,8 @@ def calibrate(estimator: Estimator, n: int = 1000, seed: int = 0, *, n_draws: in
     if "likelihood" in model.capabilities:
         log_likelihood = model.bind(dataset.select(first)).log_likelihood(draws.phi[: len(first)])
         efficiency = importance_efficiency(draws.select(first), log_likelihood)
+    summaries = estimator.summaries(dataset)
+    is_enough = len(summaries) >= _ROWS_EACH * summaries.shape[1]
     p_value = np.array([_uniform_p_value(column, n_draws) for column in ranks.T])
     return CalibrationResult(
         n=len(phi),
@@ -156,6 +165,7 @@ def calibrate(estimator: Estimator, n: int = 1000, seed: int = 0, *, n_draws: in
         n_rejected=n_rejected,
         efficiency=efficiency,
         checks=_checks(coverage, p_value, efficiency, n_rejected, len(phi), n_draws),
+        summaries=SummaryDomain.measure(summaries) if is_enough else None,
     )
 
 

@@ -19,6 +19,7 @@ from amortnlme.model.program import check_batch
 from amortnlme.neural.backend import use_backend, values_of
 from amortnlme.neural.encoder import Encoded, EventEncoder
 from amortnlme.neural.spec import NetworkSpec, TrainingSpec
+from amortnlme.neural.summary_domain import SummaryDomain
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 keras = use_backend()
@@ -32,12 +33,27 @@ _MAX_ROUNDS = 50
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """Where an estimator comes from: training-set fingerprint, seed, options and training backend."""
+    """Where an estimator comes from.
+
+    Attributes
+    ----------
+    training_set : str
+        Fingerprint.
+    seed : int
+        Of the initial weights and the order of the batches.
+    spec : TrainingSpec
+        Options.
+    backend : str
+        Backend that trained.
+    other_seeds : tuple of int
+        Seeds of the further members where the estimator is an ensemble.
+    """
 
     training_set: str
     seed: int
     spec: TrainingSpec
     backend: str
+    other_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +66,8 @@ class Estimator:
         The model it was trained for; its design sampler is part of the estimator's identity.
     encoder : EventEncoder
         From designs and measurements to network input.
-    network : keras.Model
-        The trained `PosteriorNetwork`.
+    network : PosteriorNetwork or EnsembleNetwork
+        The trained network.
     record : TrainingRecord
         Provenance.
     history : tuple of dict
@@ -80,7 +96,7 @@ class Estimator:
         encoder : EventEncoder
             Encoder with fixed constants.
         record : TrainingRecord
-            Provenance.
+            Provenance; with `other_seeds` an ensemble is built.
         seed : int or None
             Determines the weights (of one backend); None where they are about to be replaced.
 
@@ -89,6 +105,7 @@ class Estimator:
         Estimator
             Not trained yet.
         """
+        from amortnlme.neural.ensemble_network import EnsembleNetwork
         from amortnlme.neural.exchange import exchangeable_pair
         from amortnlme.neural.flow import PosteriorNetwork
 
@@ -98,7 +115,11 @@ class Estimator:
             keras.utils.set_random_seed(seed % 2**32)
         n_features, n_conditions = len(encoder.feature_mean), len(encoder.condition_mean)
         pair = exchangeable_pair(model, encoder.spec) if encoder.spec.exchangeable else None
-        network = PosteriorNetwork(encoder.spec, n_features, n_conditions, model.d, pair)
+        members = [
+            PosteriorNetwork(encoder.spec, n_features, n_conditions, model.d, pair)
+            for _ in range(1 + len(record.other_seeds))
+        ]
+        network = EnsembleNetwork(members) if record.other_seeds else members[0]
         return cls(model, encoder, network, record)
 
     @classmethod
@@ -201,7 +222,7 @@ class Estimator:
             estimator_fingerprint=self.fingerprint,
             dataset_fingerprint=dataset.fingerprint,
             n_rejected=rejected,
-            out_of_domain=self.in_domain(dataset),
+            out_of_domain=self._reasons(dataset, context),
         )
 
     def log_prob(self, dataset: Dataset, phi: np.ndarray) -> np.ndarray:
@@ -246,11 +267,48 @@ class Estimator:
         Returns
         -------
         tuple of tuple of str, length S
-            Reasons; empty for a subject inside the domain.
+            Reasons; empty for a subject inside the domain. Designs are held against the training designs and,
+            for a calibrated estimator, summaries against those of the simulated subjects.
+
+        Raises
+        ------
+        DrawsError
+            E_DRAWS_COVARIATES when the dataset lacks a covariate of the model.
         """
+        return self._reasons(dataset, self.summaries(dataset))
+
+    def summaries(self, dataset: Dataset) -> np.ndarray:
+        """Compute what the density is conditioned on.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            S subjects.
+
+        Returns
+        -------
+        ndarray (S, p) float32
+            Summaries and conditions.
+
+        Raises
+        ------
+        DrawsError
+            E_DRAWS_COVARIATES when the dataset lacks a covariate of the model.
+        """
+        return self._compiled.context(self.encode(dataset))
+
+    @cached_property
+    def summary_domain(self) -> SummaryDomain | None:
+        """Where the summaries of simulated subjects lie; None before calibration."""
+        stored = (self.calibration or {}).get("summaries")
+        return None if stored is None else SummaryDomain.from_config(stored)
+
+    def _reasons(self, dataset: Dataset, summaries: np.ndarray) -> tuple[tuple[str, ...], ...]:
+        domain = self.summary_domain
+        unlike = [()] * dataset.n_subjects if domain is None else domain.reasons(summaries)
         return tuple(
-            (*self._compartment_reasons(subject), *self.model.design_sampler.contains(subject))
-            for subject in dataset.subjects
+            (*self._compartment_reasons(subject), *self.model.design_sampler.contains(subject), *more)
+            for subject, more in zip(dataset.subjects, unlike, strict=True)
         )
 
     def _compartment_reasons(self, subject: Subject) -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _SQUASH = (0.1, 0.7)
 # Floor of a subject's own output scale relative to the pilot RMS; keeps all-zero measurements finite.
 _SMALLEST_SIZE = 0.01
+# Floor of a dose history, in first doses, before its logarithm is taken.
+_SMALLEST_HISTORY = 1e-4
 
 
 def raw_features(
@@ -57,7 +59,10 @@ def raw_features(
     level = own_level(y, observed) if spec.rise else np.zeros(len(y))
     value = np.where(observed, y - level[:, None], 0.0)
     value = np.where(is_measurement, np.take_along_axis(value, slot, axis=1), 0.0)
-    value = value * factor[:, None] / encoder.output_scale
+    if spec.log_outputs:
+        value = np.where(is_measurement, value + np.log(factor)[:, None], 0.0) / encoder.output_scale
+    else:
+        value = value * factor[:, None] / encoder.output_scale
     log_size = _log_size(encoder, value, is_measurement)
     value = value * np.exp(-log_size)[:, None]
     is_event = np.isin(batch.kind, (EventKind.BOLUS, EventKind.INFUSION, EventKind.RESET))
@@ -86,13 +91,16 @@ def raw_features(
     raw = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
     if spec.history_rates:
         held = dose_history(batch, np.asarray(spec.history_rates))
-        raw = np.concatenate([raw, held * (factor / encoder.dose_reference)[:, None, None]], axis=-1)
+        held = held * (factor / encoder.dose_reference)[:, None, None]
+        if spec.log_outputs:
+            held = np.log(held + _SMALLEST_HISTORY)
+        raw = np.concatenate([raw, held], axis=-1)
     counts = [np.log(np.maximum(flag.sum(axis=1), 1)) for flag in (is_measurement, is_dose)]
     static = [batch.covariates[name][:, 0] for name in encoder.covariates]
     conditions = np.stack([-np.log(factor), log_size, *counts, *added, *static], axis=-1)
     shift = -np.log(factor)[:, None] * encoder.dose_exponent + log_size[:, None] * encoder.output_exponent
     if anchors is not None:
-        shift[:, encoder.rise_columns] += anchors
+        shift[:, encoder.rise_columns] += anchors[:, : len(encoder.rise_columns)]
     return raw, valid, conditions, shift
 
 
@@ -114,7 +122,9 @@ def _series_features(
         # Back to the unit of the outputs, in which rate and baseline are what the parameters mean.
         noise = np.exp(conditions[0]) * encoder.output_scale
         measured = value * encoder.output_scale + level[:, None]
-        rise = find_rise(batch, measured, is_measurement, noise, encoder.time_scale)
+        rise = find_rise(
+            batch, measured, is_measurement, noise, encoder.time_scale, search=spec.rise_search
+        )
         columns, conditions, anchors = columns + rise.columns, conditions + rise.conditions, rise.anchors
         spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
         conditions = [*conditions, level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]

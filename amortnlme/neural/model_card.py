@@ -55,20 +55,29 @@ def model_card(estimator: Estimator, *, picture: str | None = None) -> str:
         f"- prior on the unconstrained scale: `{model.prior.to_config()}`",
         f"- designs: `{model.design_sampler.to_config()}`",
         f"- network: `{estimator.spec.to_config()}`",
-        f"- options: `{record.spec.to_config()}`, seed {record.seed}",
+        f"- options: `{record.spec.to_config()}`, {_seeds(estimator)}",
         f"- training set: `{record.training_set}`",
     ]
-    if estimator.history:
-        last = estimator.history[-1]
+    # The last epoch of the one network, or of each member of an ensemble.
+    for row in {row.get("member"): row for row in estimator.history}.values():
+        member = f"member {int(row['member'])}: " if "member" in row else ""
         lines.append(
-            f"- {int(last['epoch'])} epochs, {int(last['steps'])} steps; last validation loss "
-            f"{last['validation_nll']:.4f} nats (mean of -log q on the phi scale)"
+            f"- {member}{int(row['epoch'])} epochs, {int(row['steps'])} steps; last validation loss "
+            f"{row['validation_nll']:.4f} nats (mean of -log q on the phi scale)"
         )
     lines += ["", "## Calibration", ""]
     lines += _calibration_lines(estimator.calibration)
     if picture is not None:
         lines += ["", f"![Ranks of the true values and coverage of intervals]({picture})"]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(estimator: Estimator) -> str:
+    record = estimator.record
+    if not record.other_seeds:
+        return f"seed {record.seed}"
+    seeds = ", ".join(str(seed) for seed in (record.seed, *record.other_seeds))
+    return f"an ensemble of {1 + len(record.other_seeds)} networks from the seeds {seeds}, equally weighted"
 
 
 def _verdict(calibration: dict[str, Any] | None) -> str:

@@ -50,7 +50,8 @@ def fit_encoder(
     observed = batch.observation_mask & np.isfinite(y)
     first = first_dose(batch)
     reference = float(np.exp(np.mean(np.log(first[first > 0])))) if np.any(first > 0) else 1.0
-    relative = y * (reference / np.where(first > 0, first, reference))[:, None]
+    factor = (reference / np.where(first > 0, first, reference))[:, None]
+    relative = y + np.log(factor) if spec.log_outputs else y * factor
     if spec.rise:
         relative = y - own_level(y, observed)[:, None]
     last_time = np.where(observed, batch.observation_times, -np.inf).max(axis=1)

@@ -44,9 +44,14 @@ class Rise:
 
 
 def find_rise(
-    batch: DesignBatch, value: np.ndarray, is_measurement: np.ndarray, noise: np.ndarray, time_scale: float
+    batch: DesignBatch,
+    value: np.ndarray,
+    is_measurement: np.ndarray,
+    noise: np.ndarray,
+    time_scale: float,
+    search: str = "step",
 ) -> Rise:
-    """Find the largest step of every series and what it says about onset, baseline and rate.
+    """Find where every series rises and what that says about onset, baseline and rate.
 
     Parameters
     ----------
@@ -60,11 +65,14 @@ def find_rise(
         Residual spread, from `difference_features`.
     time_scale : float, unit of time
         Length of a typical series.
+    search : str
+        "step": at the largest step between two measurements. "level": where the mean level before differs
+        most from the one after, which finds a rise whose single steps drown in the noise.
 
     Returns
     -------
     Rise
-        Where no step is clear, the anchors are a usual onset and the mean of the series.
+        Where no rise is clear, the anchors are a usual onset and the mean of the series.
     """
     n = len(value)
     rows = np.arange(n)
@@ -75,9 +83,12 @@ def find_rise(
     index = np.minimum(np.arange(k + 2), np.maximum(count - 1, 0)[:, None])
     y, t = (np.take_along_axis(np.take_along_axis(a, order, 1), index, 1) for a in (value, batch.time))
     step = np.where(np.arange(k + 1) < (count - 1)[:, None], np.diff(y, axis=1), -np.inf)
-    at = np.argmax(step, axis=1)
-    size = np.maximum(np.where(count > 1, step[rows, at], 0.0), 0.0)
-    strength = size / (np.sqrt(2.0) * noise)
+    if search == "level":
+        at, strength = _level_split(y[:, :k], count, noise)
+    else:
+        at = np.argmax(step, axis=1)
+        size = np.maximum(np.where(count > 1, step[rows, at], 0.0), 0.0)
+        strength = size / (np.sqrt(2.0) * noise)
     # The steepest step need not be the first one, which may see the end of its interval only.
     certain = _CERTAIN_STEP * np.sqrt(2.0) * noise
     for _ in range(_MOST_STEPS_BACK):
@@ -104,3 +115,20 @@ def find_rise(
     shape = 0.5 * np.log(above**2 + noise[:, None] ** 2) - (anchors[:, 2:] - anchors[:, 1:2])
     columns = [np.where(is_measurement, a, 0.0) for a in (np.arcsinh(since), shape)]
     return Rise(anchors, columns, [*anchors.T, np.log(strength + 0.1)])
+
+
+def _level_split(y: np.ndarray, count: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Last measurement (n,) before the level rises most, and that rise in standard errors (n,).
+
+    A signal on top of a baseline never falls below it, so splits into a higher and a lower level are out.
+    """
+    n, k = y.shape
+    before = np.arange(1, k + 1)
+    after = np.maximum(count[:, None] - before, 0)
+    exists = np.arange(k) < count[:, None]
+    total = np.cumsum(np.where(exists, y, 0.0), axis=1)
+    rise = (total[:, -1:] - total) / np.maximum(after, 1) - total / before
+    weight = np.sqrt(before * after / np.maximum(count, 1)[:, None])
+    strength = np.where(after > 0, np.maximum(rise, 0.0) * weight, 0.0) / noise[:, None]
+    at = np.argmax(strength, axis=1)
+    return at, strength[np.arange(n), at]

@@ -12,6 +12,7 @@ from amortnlme.core.errors import TrainingError
 TOKEN_KINDS = ("events", "observations")
 SUMMARY_KINDS = ("set", "gru", "conv-gru", "lstm")
 COUPLING_KINDS = ("affine", "spline")
+RISE_SEARCHES = ("step", "level")
 _MOST = {
     "summary_width": 4096,
     "summary_rounds": 64,
@@ -20,8 +21,10 @@ _MOST = {
     "flow_width": 4096,
 }
 _LATER = {
+    "log_outputs": False,
     "difference_features": False,
     "rise": (),
+    "rise_search": "step",
     "exchangeable": (),
     "coupling": "affine",
 }
@@ -54,14 +57,22 @@ class NetworkSpec:
     output_scaled, inverse_output_scaled : tuple of str
         Log-transformed parameters that are multiplied (error SDs) or divided (volumes) by c when all outputs
         are multiplied by c. If any is named, measurements are also divided by their own root mean square.
+    log_outputs : bool
+        The outputs are natural logarithms of what scales with the doses: a subject's first dose is taken off
+        its measurements as a logarithm, and dose histories enter as logarithms. Excludes the options that
+        scale outputs or parameters.
     difference_features : bool
         Give the differences of consecutive measurements in units of their own median size, and this size as
         a condition: what tells small residual errors apart in long series.
     rise : tuple of str
-        Three log-transformed parameters that show where an output on a logarithmic scale leaves its baseline:
-        time of the onset, amplitude before it, rate at which the amplitude then grows. The network learns
-        what they are beside the anchors of `rise.find_rise`. The mean of its measurements is taken off every
-        subject. Needs difference_features, and excludes output_scaled and inverse_output_scaled.
+        Log-transformed parameters that show where an output on a logarithmic scale leaves its baseline: time
+        of the onset, amplitude before it and, where one parameter has it, rate at which the amplitude then
+        grows. The network learns what they are beside the anchors of `rise.find_rise`. The mean of its
+        measurements is taken off every subject. Needs difference_features, and excludes output_scaled and
+        inverse_output_scaled.
+    rise_search : str
+        What marks the rise: "step", the largest one, or "level", the split into the two most different levels
+        (for signals that rise far above the noise in several steps).
     exchangeable : tuple of str
         Two parameters that can swap their values without any effect on likelihood and prior. The density is
         then the mean of a flow and of its mirror image: both modes have half of the mass, exactly.
@@ -85,8 +96,10 @@ class NetworkSpec:
     dose_scaled: tuple[str, ...] = ()
     output_scaled: tuple[str, ...] = ()
     inverse_output_scaled: tuple[str, ...] = ()
+    log_outputs: bool = False
     difference_features: bool = False
     rise: tuple[str, ...] = ()
+    rise_search: str = "step"
     exchangeable: tuple[str, ...] = ()
     summary: str = "set"
     summary_width: int = 64
@@ -117,16 +130,26 @@ class NetworkSpec:
             "parameters only together with affine_head",
         )
         _require(
-            not self.rise or (len(set(self.rise)) == 3 == len(self.rise) and self.difference_features),
+            not self.rise
+            or (self.difference_features and len(set(self.rise)) == len(self.rise) in (2, 3)),
             "rise",
             self.rise,
-            "onset, baseline and rate of the rise together with difference_features, or nothing",
+            "onset, baseline and (optional) rate of the rise together with difference_features, or nothing",
         )
+        searches = RISE_SEARCHES if self.rise else RISE_SEARCHES[:1]
+        _require(self.rise_search in searches, "rise_search", self.rise_search, f"one of {searches}")
         _require(
             not self.rise or not (self.output_scaled or self.inverse_output_scaled),
             "rise",
             self.rise,
             "only without output_scaled and inverse_output_scaled: outputs are on one scale",
+        )
+        scaled = (*self.dose_scaled, *self.output_scaled, *self.inverse_output_scaled, *self.rise)
+        _require(
+            not (self.log_outputs and scaled),
+            "log_outputs",
+            self.log_outputs,
+            "true only without dose_scaled, output_scaled, inverse_output_scaled and rise",
         )
         _require(
             all(rate > 0 for rate in self.history_rates),

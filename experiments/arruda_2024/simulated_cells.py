@@ -106,7 +106,11 @@ def main() -> None:
     args = parser.parse_args()
     estimator, model = Estimator.load(args.estimator), load_model(KIND.model)
     study = Study("simulated_cells", args.out, {"draws": args.draws}, args.again)
-    methods = {"surrogate": Amortized(correction="none"), "corrected": Amortized(correction="likelihood")}
+    methods = {
+        "surrogate": Amortized(correction="none"),
+        "surrogate of corrected draws": Amortized(correction="draws"),
+        "corrected": Amortized(correction="likelihood"),
+    }
     lines = []
     for n in args.sizes:
         dataset, truth = cells(args.data, model, n)

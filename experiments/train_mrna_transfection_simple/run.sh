@@ -10,4 +10,4 @@ name=mrna_transfection_simple
 amortnlme simulate $name --n 300000 --seed 2024 --out "$out/$name.training"
 amortnlme train "$out/$name.training" --spec "$here/spec.toml" --seed 1 --out "$out/$name"
 amortnlme calibrate "$out/$name" --n 2000 --seed 77
-python "$here/score.py" "$out/$name" --exact "$out/$name.exact.npz" --store
+python "$here/../exact_posteriors/score.py" "$out/$name" --exact "$out/$name.exact" --store

@@ -1,5 +1,6 @@
 """Every shipped estimator loads, matches its sentinel, and is as good as its card says."""
 
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from reference.quadrature import read_theophylline
 
 from amortnlme.core.rng import generator, stream
 from amortnlme.data.bundled import load_bundled
+from amortnlme.data.dataset import Dataset
 from amortnlme.data.design_sampler_protocol import ProtocolDesignSampler
 from amortnlme.data.design_sampler_times import PlannedTimes
 from amortnlme.diagnostics.two_sample import classifier_two_sample, marginal_wasserstein
@@ -135,3 +137,12 @@ def test_draws_for_transfected_cells_can_be_corrected():
     corrected = escalate(draws, first, lambda ids: model.bind(cells().select(ids)), generator(7))
     assert (corrected.pareto_k <= 0.7).all(), corrected.pareto_k
     assert (corrected.ess >= 0.1 * 4000).all(), corrected.ess
+
+
+@pytest.mark.artefact
+def test_cells_whose_logarithm_was_not_taken_are_flagged():
+    logs = cells()
+    raw = Dataset(tuple(replace(cell, y=np.exp(cell.y)) for cell in logs.subjects))
+    estimator = load("mrna_transfection_simple")
+    assert estimator.in_domain(logs) == ((),) * 4
+    assert all(any("look unlike" in text for text in reasons) for reasons in estimator.in_domain(raw))

@@ -18,6 +18,7 @@ VERBS = [
     ["data", "check"],
     ["simulate"],
     ["train"],
+    ["ensemble"],
     ["calibrate"],
     ["sample"],
     ["fit"],

@@ -64,6 +64,7 @@ def test_wrong_usage_is_named(arguments, capsys):
         (["simulate", "no_such_model", "--n", "5", "--out", "x.training"], "E_MODEL_"),
         (["train", "nowhere.training", "--out", "x"], "E_TRAINING_"),
         (["calibrate", "no_such_estimator"], "E_ARTEFACT_"),
+        (["ensemble", "no_such_estimator", "--out", "both"], "E_ARTEFACT_"),
         (["sample", "no_such_estimator", "theophylline", "--out", "x.h5"], "E_ARTEFACT_"),
         (["sample", "one_compartment_oral", "nowhere.csv", "--out", "x.h5"], "E_INPUT_NO_FILE"),
         (["fit", "nowhere.h5", "--population", "theophylline_none"], "E_H5_MISSING"),

@@ -12,7 +12,7 @@ from amortnlme.data.design_sampler import design_sampler_from_config
 from amortnlme.data.design_sampler_covariates import Covariate
 from amortnlme.data.design_sampler_doses import Doses
 from amortnlme.data.design_sampler_protocol import ProtocolDesignSampler
-from amortnlme.data.design_sampler_times import PlannedTimes, RandomTimes
+from amortnlme.data.design_sampler_times import PlannedTimes, RandomTimes, VisitTimes
 from amortnlme.data.subject import Subject
 
 GRID = ProtocolDesignSampler((PlannedTimes(tuple(i / 6 for i in range(1, 181))),))
@@ -26,8 +26,19 @@ STUDY = ProtocolDesignSampler(
         RandomTimes((1, 6), 48.0, 1.0, outputs=(1, 2)),
         PlannedTimes((0.0, 24.0, 96.0), (3,), (0.0, 1.0, 4.0), keep=(1, 3)),
     ),
-    Doses(levels=(1.0, 2.0), per="weight", number=(2, 12), intervals=(12.0, 24.0), cycle=(4, 2), jitter=0.05),
+    Doses(
+        levels=(1.0, 2.0),
+        per="weight",
+        number=(2, 12),
+        intervals=(12.0, 24.0),
+        cycles=((4, 2),),
+        jitter=0.05,
+    ),
     COVARIATES,
+)
+VISITS = ProtocolDesignSampler(
+    (VisitTimes((2, 9), ((20.0, 24.0), (4.0, 10.0)), elsewhere=0.25, follow_up=100.0, outputs=(1, 2)),),
+    Doses(levels=(1.0, 2.0, 4.0), number=(3, 20), cycles=((0, 0), (4, 2), (2, 1)), change=0.3),
 )
 
 
@@ -47,7 +58,7 @@ def test_grid_without_doses_has_every_planned_time():
 def test_some_designs_of_an_incomplete_plan_are_complete():
     """Shares of a binomial: 4 SE for a false-alarm rate of 1e-4."""
     plan = PlannedTimes(tuple(range(1, 31)), keep=(10, 30), complete=0.4)
-    count = np.isfinite(plan.sample(5000, np.zeros(5000), stream(7))).sum(axis=1)
+    count = np.isfinite(plan.sample(5000, np.zeros((5000, 0)), stream(7))).sum(axis=1)
     expected = 0.4 + 0.6 / 21
     assert abs((count == 30).mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 5000)
     assert count.min() == 10 and abs((count == 10).mean() - 0.6 / 21) < 4 * np.sqrt(0.6 / 21 / 5000)
@@ -71,9 +82,60 @@ def test_study_keeps_every_declared_range():
 
 
 def test_treatment_breaks_leave_out_whole_intervals():
-    plan = Doses(number=(10, 10), intervals=(24.0,), cycle=(4, 2))
+    plan = Doses(number=(10, 10), intervals=(24.0,), cycles=((4, 2),))
     time, _, _ = plan.sample(3, {}, stream(3))
     np.testing.assert_array_equal(time[0] / 24, [0, 1, 2, 3, 6, 7, 8, 9, 12, 13])
+
+
+def test_all_schedules_are_equally_likely():
+    """Shares of a trinomial: 4 SE for a false-alarm rate of 1e-4 each."""
+    plan = Doses(number=(9, 9), cycles=((0, 0), (4, 2), (2, 1)))
+    time, _, _ = plan.sample(6000, {}, stream(3))
+    # Days of the ninth dose: 8 without breaks, 2 and 4 breaks before it with them.
+    day, count = np.unique(time[:, -1] / 24, return_counts=True)
+    np.testing.assert_array_equal(day, [8.0, 12.0])
+    assert abs(count[0] / 6000 - 1 / 3) < 4 * np.sqrt(2 / 9 / 6000)
+    assert abs((time[:, 2] == 3 * 24.0).mean() - 1 / 3) < 4 * np.sqrt(2 / 9 / 6000)
+
+
+def test_amounts_change_once_for_a_share_of_the_courses():
+    """A change is to one of four levels: three quarters of 0.4 can be seen, less those at the first dose."""
+    plan = Doses(levels=(1.0, 2.0, 3.0, 4.0), number=(10, 10), change=0.4)
+    _, amount, _ = plan.sample(6000, {}, stream(4))
+    steps = (np.diff(amount, axis=1) != 0).sum(axis=1)
+    assert steps.max() == 1
+    expected = 0.4 * 0.75 * 0.9
+    assert abs((steps == 1).mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 6000)
+
+
+def test_visits_are_in_the_windows_after_doses_or_anywhere():
+    batch = VISITS.sample(4000, stream(5))
+    only_troughs = only_peaks = elsewhere = 0
+    for row in range(batch.n):
+        kept = slice(0, batch.n_records[row])
+        dose = batch.time[row, kept][batch.kind[row, kept] == EventKind.BOLUS]
+        times = batch.time[row, kept][batch.kind[row, kept] == EventKind.OBSERVATION]
+        since = times[:, None] - dose
+        peak = ((since >= 4.0) & (since <= 10.0)).any(axis=1)
+        trough = ((since >= 20.0) & (since <= 24.0)).any(axis=1)
+        only_troughs += bool(trough.all() and not peak.any())
+        only_peaks += bool(peak.all() and not trough.any())
+        elsewhere += not (peak | trough).all()
+        assert times.min() >= 0.0 and times.max() <= dose[-1] + 100.0
+    # Each window is kept alone by a quarter of the three quarters who keep to windows: 4 SE, and some slack
+    # above for those who keep to both but were drawn into one.
+    share = 0.75 / 4
+    for count in (only_troughs, only_peaks):
+        assert share - 4 * np.sqrt(share * (1 - share) / 4000) < count / 4000 < 1.4 * share
+    assert elsewhere / 4000 <= 0.25 + 4 * np.sqrt(0.25 * 0.75 / 4000)
+
+
+def test_unequal_doses_lie_outside_a_protocol_of_equal_ones():
+    doses = [Dose(0.0, 1.0), Dose(24.0, 2.0), Dose(48.0, 2.0)]
+    assert VISITS.contains(subject(doses, [20.0, 30.0, 20.0, 30.0], [1, 1, 2, 2])) == ()
+    equal = ProtocolDesignSampler(VISITS.samplings, Doses(levels=(1.0, 2.0), number=(3, 20)))
+    reasons = equal.contains(subject(doses, [20.0, 30.0, 20.0, 30.0], [1, 1, 2, 2]))
+    assert len(reasons) == 1 and "all of a course are equal" in reasons[0]
 
 
 def test_vials_round_the_dose_and_infusions_have_a_duration():
@@ -158,7 +220,7 @@ def test_the_same_generator_gives_the_same_designs():
     assert one.time.tobytes() == two.time.tobytes() and one.amount.tobytes() == two.amount.tobytes()
 
 
-@pytest.mark.parametrize("sampler", [GRID, STUDY], ids=["grid", "study"])
+@pytest.mark.parametrize("sampler", [GRID, STUDY, VISITS], ids=["grid", "study", "visits"])
 def test_config_survives_json(sampler):
     config = json.loads(json.dumps(sampler.to_config()))
     assert design_sampler_from_config(config) == sampler
@@ -188,7 +250,10 @@ IMPOSSIBLE = {
     "before follow_up": lambda: RandomTimes((1, 2), 5.0, 6.0),
     "number is (3, 2)": lambda: RandomTimes((3, 2), 5.0),
     "jitter 0.5 between 0 and 0.15": lambda: Doses(jitter=0.5),
-    "cycle is (0, 2)": lambda: Doses(cycle=(0, 2)),
+    "a cycle is (0, 2)": lambda: Doses(cycles=((0, 2),)),
+    "change 1.5 lie between 0 and 1": lambda: Doses(change=1.5),
+    "it must not end before the windows": lambda: VisitTimes((1, 2), ((4.0, 12.0),), 0.5, 10.0),
+    "elsewhere 2.0 lie between 0 and 1": lambda: VisitTimes((1, 2), ((4.0, 12.0),), 2.0, 24.0),
     "levels (0.0,) must be positive": lambda: Doses(levels=(0.0,)),
     "belongs to one sampling": lambda: ProtocolDesignSampler((GRID.samplings[0], GRID.samplings[0])),
     "no observation at all": lambda: ProtocolDesignSampler((RandomTimes((0, 2), 5.0),)),

@@ -174,6 +174,49 @@ def test_draws_alone_give_the_surrogate_with_a_warning(draws):
     assert any(text.startswith("[W_FIT_UNCORRECTED]") for text in alone.warnings)
 
 
+@pytest.fixture(scope="module")
+def narrow(dataset):
+    """Draws of a bad network, with their density: too narrow, shifted, and the same for every patient."""
+    model = load_model("one_compartment_oral")
+    center, sd = np.log([1.6, 0.087, 32.0, 0.7]), np.array([0.4, 0.15, 0.12, 0.35])
+    z = np.random.default_rng(3).standard_normal((12, 1000, 4))
+    phi = center + z * sd
+    log_q = -0.5 * (z**2).sum(axis=-1) - np.log(sd).sum() - 2.0 * np.log(2.0 * np.pi)
+    return PosteriorDraws(
+        phi=phi,
+        log_q=log_q,
+        log_prior=model.prior.log_prob(phi),
+        subject_ids=dataset.ids,
+        parameters=model.parameters,
+        prior=model.prior,
+        model_name=model.name,
+        model_fingerprint=model.fingerprint,
+        dataset_fingerprint=dataset.fingerprint,
+    )
+
+
+def test_corrected_draws_bring_the_surrogate_near_the_likelihood(narrow, dataset, result):
+    """What is left is the error of the refit, below a standard error; raw draws are off by several.
+
+    Most of it is in the pooled SD, in which the errors of all subjects add up.
+    """
+    fits = {
+        word: fit(narrow, PLAIN, replace(QUICK, correction=word), dataset=dataset, seed=3)
+        for word in ("none", "draws")
+    }
+    assert result.covariance is not None
+    se = np.sqrt(np.diagonal(result.covariance))
+    off = {word: np.abs(found.x - result.x) / se for word, found in fits.items()}
+    assert off["draws"].max() < 1.0 and off["none"].max() > 2.0, off
+    assert fits["draws"].method == "amortized (draws correction)"
+    assert not any("W_FIT_DRAWS_UNCORRECTED" in text for text in fits["draws"].warnings)
+
+
+def test_draws_cannot_be_corrected_without_the_data(narrow):
+    code = _code(lambda: fit(narrow, PLAIN, replace(QUICK, correction="draws")))
+    assert code == "E_FIT_CAPABILITY"
+
+
 @pytest.mark.parametrize(
     ("structure", "on"),
     [((("ke", "V"),), ("ka", "ke", "V")), ("diagonal", ("ka",)), ("full", ("ka", "V", "a"))],

@@ -23,6 +23,9 @@ class PriorSampler:
         zeros = np.zeros(phi.shape[:2])
         return PosteriorDraws(phi, zeros, zeros, dataset.ids, self.model.parameters, self.model.prior)
 
+    def summaries(self, dataset):
+        return np.ones((dataset.n_subjects, 1))
+
 
 def test_the_prior_is_calibrated_without_contraction():
     """Draws from the prior have uniform ranks for true values from the prior; false alarm 1e-4 per check."""
@@ -47,6 +50,14 @@ def test_a_calibration_is_a_function_of_its_seed(tiny_estimator):
     assert list(record["parameters"]) == list(tiny.MODEL.parameters.names)
     assert set(record["parameters"]["ka"]["coverage"]) == {"50", "80", "95"}
     assert len(record["ranks"]) == a.n == 50 and record["n_draws"] == 60
+    # Fifty subjects do not tell the covariance of a dozen numbers.
+    assert "summaries" not in record
+
+
+def test_a_large_calibration_keeps_where_summaries_lie(tiny_estimator):
+    record = calibrate(tiny_estimator, 400, 3, n_draws=20).to_dict()
+    assert record["summaries"]["n"] == record["n"] == 400
+    assert tiny_estimator.with_calibration(record).summary_domain is not None
 
 
 @pytest.mark.parametrize("size", [{"n": 5}, {"n_draws": 5}])

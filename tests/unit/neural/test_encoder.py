@@ -185,3 +185,35 @@ def test_scaled_parameters_must_exist_and_be_logarithmic(pilot, name):
     with pytest.raises(TrainingError) as caught:
         fit_encoder(MODEL, spec, designs, y, phi)
     assert caught.value.code == "E_SPEC_SCALED"
+
+
+def test_log_outputs_at_a_multiple_of_the_doses_are_the_same_tokens():
+    """Linear kinetics: c times the doses is log c more in the logs, and only the dose condition tells."""
+    model = load_model("sunitinib")
+    phi = model.prior.sample(60, stream(8, 0))
+    designs = model.design_sampler.sample(60, stream(8, 1))
+    y = model.simulate_batch(phi, designs, stream(8, 2)).y
+    spec = NetworkSpec(
+        tokens="observations", history_rates=(0.01, 0.1), log_outputs=True, summary_width=8, buckets=(40,)
+    )
+    encoder = fit_encoder(model, spec, designs, y, phi)
+    a = encode(encoder, designs, y)
+    b = encode(encoder, replace(designs, amount=3.0 * designs.amount), y + np.log(3.0))
+    np.testing.assert_allclose(a.tokens, b.tokens, atol=1e-4)
+    moved = np.abs(b.conditions - a.conditions) > 1e-4
+    assert moved[:, 0].all() and not moved[:, 1:].any()
+    assert (a.shift == 0.0).all() and (b.shift == 0.0).all()
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        {"dose_scaled": ("a",)},
+        {"inverse_output_scaled": ("V",)},
+        {"rise": ("t0", "offset"), "difference_features": True},
+    ],
+)
+def test_log_outputs_refuse_what_scales_outputs(scaled):
+    with pytest.raises(TrainingError) as caught:
+        NetworkSpec(log_outputs=True, **scaled)
+    assert caught.value.code == "E_SPEC_VALUE"

@@ -106,6 +106,44 @@ def test_the_anchors_of_pure_noise_are_its_mean_and_a_usual_onset():
     np.testing.assert_allclose(found.anchors[0, :2], [np.log(0.9), value.mean()], atol=0.2)
 
 
+def test_the_level_search_finds_a_rise_whose_steps_drown_in_the_noise():
+    """Up from 0 to 3 over six measurements in noise of SD 1: no step is 2 SDs, the level is 20 SEs.
+
+    The baseline is a mean of 40 measurements, whose SE is 0.16; half of the ramp before the split adds at
+    most 0.2. The onset may lie anywhere on the ramp, from 6.67 h to 7.67 h; a factor of 1.25 covers it.
+    """
+    times = np.arange(1, 181) / 6
+    batch = DesignBatch.from_designs([Design.from_doses([], times)] * 20)
+    truth = 3.0 * np.clip((times - 40 / 6) / 1.0, 0.0, 1.0)
+    value = truth + np.random.default_rng(5).standard_normal((20, 180))
+    found = find_rise(batch, value, np.ones(value.shape, dtype=bool), np.ones(20), 30.0, search="level")
+    assert (np.abs(found.anchors[:, 0] - np.log(7.0)) < np.log(1.25)).all()
+    assert (np.abs(found.anchors[:, 1]) < 4.5 * 0.16 + 0.2).all()
+
+
+def test_both_searches_find_a_clear_rise_at_the_same_place():
+    times = np.arange(1, 61) / 6
+    batch = DesignBatch.from_designs([Design.from_doses([], times)] * 2)
+    value = np.log(8.0 + np.array([[500.0], [90.0]]) * np.maximum(times - 1.25, 0.0))
+    everywhere, noise = np.ones(value.shape, dtype=bool), np.full(2, 1e-3)
+    by_step, by_level = (
+        find_rise(batch, value, everywhere, noise, 10.0, search=search) for search in ("step", "level")
+    )
+    # The gates leave (5 / strength) ** 6 of the mean: strengths are above 800.
+    np.testing.assert_allclose(by_level.anchors, by_step.anchors, atol=1e-9)
+
+
+def test_a_rise_without_a_rate_takes_its_anchors_off_two_parameters(pilot):
+    phi, designs, y = pilot
+    two = fit_encoder(CELL, replace(SPEC, rise=("t0", "offset")), designs, y, phi)
+    three = fit_encoder(CELL, SPEC, designs, y, phi)
+    a, b = encode(two, designs, y), encode(three, designs, y)
+    rate = CELL.parameters.index("k_m0_scale")
+    assert (a.shift[:, rate] == 0.0).all() and (b.shift[:, rate] != 0.0).any()
+    np.testing.assert_array_equal(np.delete(a.shift, rate, axis=1), np.delete(b.shift, rate, axis=1))
+    np.testing.assert_array_equal(a.tokens, b.tokens)
+
+
 def test_neighbors_are_those_of_the_same_output():
     times, outputs = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0], [1, 2, 1, 2, 1, 2]
     batch = DesignBatch.from_designs([Design.from_doses([], times, outputs)])

@@ -14,7 +14,7 @@ from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnin
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes, better_modes, find_ebe
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
+from amortnlme.methods.guided_likelihood import guide_closely
 from amortnlme.methods.identifiability import information_warning, unidentified
 from amortnlme.methods.information import SINGULAR, invert_information, weak_entries
 from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
@@ -27,7 +27,7 @@ from amortnlme.methods.local_search import (
     vanishing_errors,
 )
 from amortnlme.methods.louis import louis_covariance
-from amortnlme.methods.other_modes import other_modes
+from amortnlme.methods.other_modes import other_modes, starts_at_modes
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import Verdict, referee
@@ -302,8 +302,8 @@ def _ending(
         n_points //= 2
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
     mu, factor = population.unpack(x)
-    guide, u = place_guide(bound, mu, factor, modes_u)
-    objective = GuidedLikelihood(bound, population, guide, base)
+    starts = starts_at_modes(bound, mu, factor, modes_u, N_SEARCHES, rng)
+    objective, u = guide_closely(bound, population, x, starts, base, rng)
     value, gradient = negative_value_and_gradient(objective, x)
     if not np.isfinite(value):
         return _Ending(x, None, FitStatus.FAILED, np.inf, [])
@@ -314,7 +314,7 @@ def _ending(
     gone = vanishing_errors(objective, population, x, unknown)
     on_boundary = bool(pinned or gone)
     free = np.setdiff1d(np.arange(population.n_x), [*pinned, *gone])
-    if not on_boundary and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
+    if not on_boundary and (found := unidentified(scores, bound, population, x, mu + u[:, 0] @ factor.T)):
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, found)
     information = information_at(objective, x, scale, free)
     covariance = invert_information(information)

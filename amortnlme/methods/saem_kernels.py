@@ -25,7 +25,7 @@ ADAPTATION = 0.4
 #: Of `difference_kernel`: acceptance aimed at, speed of its adaptation, share of whole differences (they lead
 #: from one mode to another), and SD of the noise on top, in population SDs.
 DIFFERENCE_ACCEPTANCE, DIFFERENCE_ADAPTATION, WHOLE_SHARE, JITTER = 0.25, 0.1, 0.1, 1e-4
-DEGREES_OF_FREEDOM = 5.0
+DEGREES_OF_FREEDOM = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

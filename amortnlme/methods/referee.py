@@ -18,17 +18,26 @@ from amortnlme.methods.local_mixture import (
 )
 from amortnlme.methods.log_sum import log_sum_exp
 from amortnlme.methods.other_modes import other_modes
-from amortnlme.methods.proposals import BaseNumbers, FrozenNodes, Proposal, base_numbers, freeze
+from amortnlme.methods.proposals import (
+    DEFENSIVE_RATIO,
+    BaseNumbers,
+    FrozenNodes,
+    Proposal,
+    base_numbers,
+    freeze,
+)
 from amortnlme.methods.some_subjects import SomeSubjects, modes_of
+from amortnlme.methods.tempered import Tempered, temper
 
 LOW_ESS_SHARE = 0.3
 #: Searches per subject for a second mode.
 N_SEARCHES = 4
-#: Weights with a heavier tail than this have no reliable spread.
-HEAVY_TAIL = 0.7
-#: While the standard error exceeds AIM, the subjects that hold the share DOMINANT of its square, and those of
-#: heavy tails, are evaluated again with GROWTH times the nodes and a finer mixture, at most MOST_ROUNDS
-#: times. A round takes at most 1 / GROWTH of the subjects of the one before: it costs no more than the first.
+#: Subjects whose weights have a heavier tail than this are evaluated anew by tempering, with so many
+#: particles per replicate: no number of nodes would help.
+HEAVY_TAIL, N_PARTICLES = 0.7, 36
+#: While the standard error exceeds AIM, those of the others that hold the share DOMINANT of its square are
+#: evaluated again with GROWTH times the nodes and a finer mixture, at most MOST_ROUNDS times. A round takes
+#: at most 1 / GROWTH of the subjects of the one before: it costs no more than the first.
 AIM, DOMINANT, GROWTH, MOST_ROUNDS = 0.1, 0.9, 4, 2
 
 
@@ -41,8 +50,7 @@ class Verdict:
     ofv : float
         -2 log-likelihood, constants included.
     ofv_se : float
-        Monte-Carlo standard error of `ofv`, from every subject's own replicates. Subjects whose weights kept
-        a heavy tail count with the change that their last evaluation brought, where it is larger.
+        Monte-Carlo standard error of `ofv`, from every subject's own replicates.
     ofv_individual : ndarray, shape (n_subjects,)
     ess : ndarray, shape (n_subjects,)
         Effective number of nodes.
@@ -94,35 +102,34 @@ def referee(
     -------
     Verdict
     """
-    estimate = _estimate(target, mu, factor, modes, rng, n_points, n_replicates)
+    estimate, proposal = _estimate(target, mu, factor, modes, rng, n_points, n_replicates)
+    heavy = np.flatnonzero((estimate.pareto_k > HEAVY_TAIL) & np.isfinite(estimate.individual()))
+    if len(heavy):
+        mixture = proposal.mixture or mixture_at_modes(modes, modes)
+        start = LocalMixture(mixture.mean[heavy], mixture.root[heavy])
+        some = SomeSubjects(target, heavy, len(mu))
+        estimate.replace(heavy, temper(some, mu[heavy], factor, start, rng, N_PARTICLES, n_replicates))
     more = GROWTH
     for _ in range(MOST_ROUNDS):
-        again = estimate.worst(max(1, len(mu) // more))
+        again = estimate.worst(max(1, len(mu) // more), heavy)
         if not len(again):
             break
         some = SomeSubjects(target, again, len(mu))
-        found = _estimate(
-            some, mu[again], factor, modes_of(modes, again), rng, more * n_points, n_replicates, GROWTH
-        )
-        estimate.replace(again, found)
+        part, size = modes_of(modes, again), more * n_points
+        estimate.replace(again, _estimate(some, mu[again], factor, part, rng, size, n_replicates, GROWTH)[0])
         more *= GROWTH
-    return estimate.verdict()
+    return estimate.verdict(n_replicates * (n_points + n_points // DEFENSIVE_RATIO))
 
 
 @dataclass(slots=True, eq=False)
 class _Estimate:
-    """Individual likelihoods, one row per subject; `log_mean` (n, n_replicates) holds the replicates.
-
-    `change` (n,) is the difference the last evaluation made to -2 log L, 0 where there was only one.
-    """
+    """Individual likelihoods, one row per subject; `log_mean` (n, n_replicates) holds the replicates."""
 
     log_mean: np.ndarray
-    change: np.ndarray
     ess: np.ndarray
     pareto_k: np.ndarray
     mean_u: np.ndarray
     cov_u: np.ndarray
-    n_nodes: int
 
     def individual(self) -> np.ndarray:
         return -2.0 * (log_sum_exp(self.log_mean, axis=1) - np.log(self.log_mean.shape[1]))
@@ -134,26 +141,23 @@ class _Estimate:
         # Delta method: -2 dZ_i / Z_i. Errors of different subjects are independent, and the replicates of
         # each tell more than those of the sum, whose variance would rest on a handful of numbers.
         relative = np.exp(self.log_mean + 0.5 * np.where(alive, individual, 0.0)[:, None])
-        square = np.where(alive, 4.0 * relative.var(axis=1, ddof=1) / n_replicates, 0.0)
-        return np.where(self.pareto_k > HEAVY_TAIL, np.maximum(square, self.change**2), square)
+        return np.where(alive, 4.0 * relative.var(axis=1, ddof=1) / n_replicates, 0.0)
 
-    def worst(self, most: int) -> np.ndarray:
-        """Subjects to evaluate again, `most` at most; none where the total error is small enough."""
+    def worst(self, most: int, known: np.ndarray) -> np.ndarray:
+        """Subjects to evaluate again, `most` at most, none of the known ones; none if the error is small."""
         square = self.square()
-        heavy = (self.pareto_k > HEAVY_TAIL) & np.isfinite(self.individual())
-        if square.sum() <= AIM**2 and not heavy.any():
+        square[known] = 0.0
+        if square.sum() <= AIM**2:
             return np.array([], dtype=np.int64)
         order = np.argsort(-square, kind="stable")
         reached = np.cumsum(square[order]) - square[order]
-        dominant = (reached < DOMINANT * square.sum()) & (square.sum() > AIM**2)
-        return np.sort(order[dominant | heavy[order]][:most])
+        return np.sort(order[reached < DOMINANT * square.sum()][:most])
 
-    def replace(self, subjects: np.ndarray, new: _Estimate) -> None:
-        self.change[subjects] = new.individual() - self.individual()[subjects]
+    def replace(self, subjects: np.ndarray, new: _Estimate | Tempered) -> None:
         for name in ("log_mean", "ess", "pareto_k", "mean_u", "cov_u"):
             getattr(self, name)[subjects] = getattr(new, name)
 
-    def verdict(self) -> Verdict:
+    def verdict(self, n_nodes: int) -> Verdict:
         individual = self.individual()
         return Verdict(
             ofv=float(individual.sum()),
@@ -161,7 +165,7 @@ class _Estimate:
             ofv_individual=individual,
             ess=self.ess,
             pareto_k=self.pareto_k,
-            n_points=self.n_nodes,
+            n_points=n_nodes,
             conditional_mean_u=self.mean_u,
             conditional_cov_u=self.cov_u,
         )
@@ -176,8 +180,8 @@ def _estimate(
     n_points: int,
     n_replicates: int,
     more: int = 1,
-) -> _Estimate:
-    """Individual likelihoods from fresh nodes; see `fitted_proposal` for `more`."""
+) -> tuple[_Estimate, FittedProposal]:
+    """Individual likelihoods from fresh nodes, and their proposal; see `fitted_proposal` for `more`."""
     n_subjects, r = modes.u.shape
     proposal = fitted_proposal(target, mu, factor, modes, rng, n_points, more)
     log_weights, nodes = [], []
@@ -190,15 +194,14 @@ def _estimate(
     weights = normalized_weights(flat)
     mean_u = (weights[..., None] * u).sum(axis=1)
     centered = u - mean_u[:, None]
-    return _Estimate(
+    estimate = _Estimate(
         log_mean=log_sum_exp(stacked, axis=2) - np.log(stacked.shape[2]),
-        change=np.zeros(n_subjects),
         ess=effective_sample_size(flat),
         pareto_k=pareto_smooth(flat)[1],
         mean_u=mean_u,
         cov_u=np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered),
-        n_nodes=flat.shape[1],
     )
+    return estimate, proposal
 
 
 @dataclass(frozen=True, slots=True, eq=False)

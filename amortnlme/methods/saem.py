@@ -32,6 +32,7 @@ from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import Verdict, referee
 from amortnlme.methods.saem_search import SaemPath, run_saem
+from amortnlme.methods.saem_start import most_promising
 from amortnlme.methods.stopwatch import Stopwatch
 from amortnlme.methods.support import support_warning
 from amortnlme.model.bound import BoundModel
@@ -62,6 +63,9 @@ class Saem(AbstractMethod):
         Chains per subject; None: at least 200 over all subjects.
     starts : int
         Starting points; the run with the best importance-sampled likelihood is returned.
+    candidates : int
+        Starting points tried by a short search for each of these runs, which goes on from the best one (see
+        `saem_start.py`); 1: it begins at its starting point itself.
     n_points : int
         Importance nodes per subject for the information matrix, best a power of two; halved for studies of
         many subjects, down to 16, until there are at most 16384 in all.
@@ -85,6 +89,7 @@ class Saem(AbstractMethod):
     n_averaging: int = 200
     n_chains: int | None = None
     starts: int = 1
+    candidates: int = 1
     n_points: int = 128
     referee_points: int = 512
     referee_replicates: int = 8
@@ -102,6 +107,7 @@ class Saem(AbstractMethod):
             ("n_averaging", 20, 10**6),
             ("n_chains", 1, 10_000),
             ("starts", 1, 1000),
+            ("candidates", 1, 100),
             ("n_points", 16, 2**16),
             ("referee_points", 32, 2**16),
             ("referee_replicates", 2, 1000),
@@ -135,11 +141,12 @@ class Saem(AbstractMethod):
             watch = Stopwatch()
             with watch("starts"):
                 rng = stream(problem.seed, START_STREAM)
-                starts = data_starts(bound, model.prior, population, self.starts, rng)
+                starts = data_starts(bound, model.prior, population, self.starts * self.candidates, rng)
             runs = []
-            for number, start in enumerate(starts):
+            for number in range(self.starts):
                 with watch("search"):
-                    path = self._path(bound, population, start, stream(problem.seed, CHAIN_STREAM, number))
+                    rng = stream(problem.seed, CHAIN_STREAM, number)
+                    path = self._path(bound, population, starts[number :: self.starts], rng)
                 with watch("referee"):
                     modes = _modes(bound, population, path, stream(problem.seed, MODE_STREAM))
                     verdict = self._judge(bound, population, path.x, modes, problem.seed)
@@ -153,8 +160,12 @@ class Saem(AbstractMethod):
             return self._result(problem, path, modes, verdict, ending, values, watch)
 
     def _path(
-        self, bound: BoundModel, population: BoundPopulation, start: np.ndarray, rng: np.random.Generator
+        self, bound: BoundModel, population: BoundPopulation, starts: np.ndarray, rng: np.random.Generator
     ) -> SaemPath:
+        start, place = starts[0], None
+        if len(starts) > 1:
+            promise = most_promising(bound, population, starts, rng)
+            start, place = promise.x, promise.place
         return run_saem(
             bound,
             population,
@@ -164,6 +175,7 @@ class Saem(AbstractMethod):
             max(self.max_exploration, self.n_exploration),
             self.n_averaging,
             self.n_chains,
+            place,
         )
 
     def _judge(

@@ -4,7 +4,8 @@ Target for subject i: p(eta | y_i) proportional to p(y_i | mu_i + eta) N(eta; 0,
 N(0, omega), which can jump between modes; (2) eta from a mixture of t-distributions with the local curvature:
 at the subject's mode (the proposal of f-SAEM, Karimi, Lavielle & Moulines 2020) and at points its chains
 passed, so that bent and many-peaked laws are covered too; (3) random walks shaped by the curvature whose step
-adapts to an acceptance of 0.3.
+adapts to an acceptance of 0.3; (4) steps along differences of two states the subject's chains passed (ter
+Braak & Vrugt 2008), for laws so thin and bent that the curvature of one place says nothing of the next.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 PRIOR_SHARE = 0.2
 TARGET_ACCEPTANCE = 0.3
 ADAPTATION = 0.4
+#: Of `difference_kernel`: acceptance aimed at, speed of its adaptation, share of whole differences (they lead
+#: from one mode to another), and SD of the noise on top, in population SDs.
+DIFFERENCE_ACCEPTANCE, DIFFERENCE_ADAPTATION, WHOLE_SHARE, JITTER = 0.25, 0.1, 0.1, 1e-4
 DEGREES_OF_FREEDOM = 5
 
 
@@ -207,6 +211,45 @@ def walk_kernel(law: ConditionalLaw, chains: Chains, proposal: Proposal, rng: np
     moved, rate = _accept(chains, proposed, value, log_ratio, rng)
     log_step = chains.log_step + ADAPTATION * (rate - TARGET_ACCEPTANCE)
     return Chains(moved.eta, moved.log_likelihood, np.clip(log_step, -6.0, 3.0))
+
+
+def difference_kernel(
+    law: ConditionalLaw,
+    chains: Chains,
+    archive: np.ndarray,
+    log_scale: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Chains, np.ndarray]:
+    """Move along the difference of two remembered states of the same subject.
+
+    Parameters
+    ----------
+    law : ConditionalLaw
+    chains : Chains
+    archive : ndarray, shape (n, A, r)
+        Remembered random effects, or individual parameters: only differences count.
+    log_scale : ndarray, shape (n,)
+        Logarithm of the share of a difference that is gone.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    chains : Chains
+    log_scale : ndarray, shape (n,)
+        Adapted to the acceptance.
+    """
+    n, C, r = chains.eta.shape
+    subject = np.arange(n)[:, None]
+    first, second = rng.integers(archive.shape[1], size=(2, n, C))
+    share = np.where(rng.random((n, C)) < WHOLE_SHARE, 1.0, np.exp(log_scale)[:, None])
+    noise = JITTER * rng.standard_normal((n, C, r)) @ law.omega_root.T
+    proposed = chains.eta + share[..., None] * (archive[subject, first] - archive[subject, second]) + noise
+    value = law.log_likelihood(proposed)
+    with np.errstate(invalid="ignore"):  # NaN where the model fails at both ends: no step to take
+        log_ratio = value + law.log_prior(proposed) - chains.log_likelihood - law.log_prior(chains.eta)
+    moved, rate = _accept(chains, proposed, value, log_ratio, rng)
+    scale = log_scale + DIFFERENCE_ADAPTATION * (rate - DIFFERENCE_ACCEPTANCE)
+    return moved, np.clip(scale, -6.0, 0.5)
 
 
 def _accept(

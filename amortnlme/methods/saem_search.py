@@ -15,6 +15,7 @@ from amortnlme.methods.saem_kernels import (
     Chains,
     ConditionalLaw,
     Proposal,
+    difference_kernel,
     mode_kernel,
     prior_kernel,
     walk_kernel,
@@ -27,7 +28,9 @@ from amortnlme.methods.saem_statistics import (
     average,
     bounded_step,
     complete_scores,
+    floored,
     maximize_random,
+    not_below,
     observe,
     stretch,
 )
@@ -45,9 +48,12 @@ LONGEST_STEP = 0.5
 #: Starting SDs are stretched, so that the chains can travel.
 STRETCH = 2.0
 #: Iterations between two searches for the modes, while exploring.
-PLACE_EVERY = 20
+PLACE_EVERY = 50
 #: Expansions the mode proposal is made of: the first at two modes, the others along the chains.
 MEMORY, AT_MODES = 10, 2
+#: Where fewer than LOW_RATE of the mode proposals are accepted, so many steps along differences follow, of
+#: states that are kept in an archive of so many per subject.
+LOW_RATE, N_DIFFERENCES, ARCHIVE = 0.15, 10, 128
 #: Searches per subject for a second mode.
 N_SEARCHES = 2
 #: Longest step from a point to the center of its proposal, in population SDs.
@@ -96,6 +102,10 @@ class _State:
     memory: LocalExpansions
     statistics: Statistics | None
     least_omega: np.ndarray  # (r, r)
+    archive: np.ndarray  # states the chains passed, on the phi scale, (n, ARCHIVE, r)
+    n_archived: int
+    log_scale: np.ndarray  # of steps along differences, (n,)
+    mode_rate: float  # recent acceptance of the mode proposals
 
 
 class _Saem:
@@ -117,18 +127,25 @@ class _Saem:
         self.places = (places.row_effect, places.chol_column)
         self.first = (places.row_effect[places.first_place], places.chol_column[places.first_place])
 
-    def begin(self, start: np.ndarray) -> _State:
+    def begin(self, start: np.ndarray, place: np.ndarray | None = None) -> _State:
         population = self.population
         fixed = start[: population.chol_slice.start].copy()
         omega = np.diag((STRETCH * np.abs(start[population.chol_diagonal])) ** 2 + 1e-6)
         shape = (population.n_subjects, self.n_chains, population.r)
-        memory = LocalExpansions.repeated(*self._places(fixed, omega, None)[0], MEMORY)
+        point = None if place is None else place[:, population.random_index]
+        memory = LocalExpansions.repeated(*self._places(fixed, omega, point)[0], MEMORY)
         proposal = self._proposal(memory, fixed, omega)
+        # One draw per chain, and those that fill the archive.
+        shape = (shape[0], self.n_chains + ARCHIVE, shape[2])
         white = self.rng.standard_normal(shape)
         eta = proposal.mode[:, :1] + white @ np.swapaxes(proposal.root[:, 0], 1, 2)
         law = self._law(fixed, omega)
+        archive = law.phi(eta[:, self.n_chains :])[:, :, population.random_index]
+        eta = eta[:, : self.n_chains]
         chains = Chains(eta, law.log_likelihood(eta), np.full(shape[0], np.log(2.4 / np.sqrt(shape[2]))))
-        return _State(fixed, omega, chains, memory, None, SMALLEST_SHARE**2 * omega)
+        scale = np.full(shape[0], np.log(2.4 / np.sqrt(2.0 * shape[2])))
+        least = SMALLEST_SHARE**2 * omega
+        return _State(fixed, omega, chains, memory, None, least, archive, 0, scale, 1.0)
 
     def iterate(self, state: _State, number: int, gain: float, *, annealing: bool, exploring: bool) -> None:
         population, layout = self.population, self.layout
@@ -140,9 +157,7 @@ class _Saem:
         chains = Chains(state.chains.eta, law.log_likelihood(state.chains.eta), state.chains.log_step)
         if exploring or number % 5 == 0:
             chains = prior_kernel(law, chains, self.rng)
-        chains = mode_kernel(law, chains, proposal, self.rng)
-        chains = walk_kernel(law, chains, proposal, self.rng)
-        chains = mode_kernel(law, chains, proposal, self.rng)
+        chains = self._move(law, chains, proposal, state)
         phi = law.phi(chains.eta)
         u = np.linalg.solve(law.omega_root, chains.eta.reshape(-1, population.r).T).T.reshape(
             chains.eta.shape
@@ -152,7 +167,31 @@ class _Saem:
         state.statistics = new if state.statistics is None else average(state.statistics, new, gain)
         state.chains = chains
         self._remember(state.memory, number, phi, scores)
+        self._archive(state, phi)
         self._maximize(state, scores, phi, gain, annealing=annealing)
+
+    def _move(
+        self, law: ConditionalLaw, chains: Chains, proposal: Proposal, state: _State
+    ) -> Chains:
+        """Kernels that need to know where the individuals are."""
+        before = chains.eta
+        chains = mode_kernel(law, chains, proposal, self.rng)
+        rate = float((chains.eta != before).any(axis=2).mean())
+        state.mode_rate += 0.1 * (rate - state.mode_rate)
+        chains = walk_kernel(law, chains, proposal, self.rng)
+        if state.mode_rate > LOW_RATE:
+            return mode_kernel(law, chains, proposal, self.rng)
+        for _ in range(N_DIFFERENCES):
+            chains, state.log_scale = difference_kernel(
+                law, chains, state.archive, state.log_scale, self.rng
+            )
+        return chains
+
+    def _archive(self, state: _State, phi: np.ndarray) -> None:
+        """Overwrite the oldest states."""
+        slots = (state.n_archived + np.arange(phi.shape[1])) % ARCHIVE
+        state.archive[:, slots] = phi[:, :, self.population.random_index]
+        state.n_archived += phi.shape[1]
 
     def _maximize(
         self, state: _State, scores: Scores, phi: np.ndarray, gain: float, *, annealing: bool
@@ -161,8 +200,8 @@ class _Saem:
         assert statistics is not None
         fixed, index = state.fixed.copy(), population.random_index
         fixed[layout.random_columns], omega = maximize_random(statistics, layout, state.omega)
-        omega = _floored(omega, state.omega, ANNEALING if annealing else LOWEST_SHARE)
-        omega = _not_below(omega, state.least_omega)
+        omega = floored(omega, state.omega, ANNEALING if annealing else LOWEST_SHARE)
+        omega = not_below(omega, state.least_omega)
         step = bounded_step(scores.pooled, statistics.information, gain, LONGEST_STEP)
         if annealing:
             step = np.where(self.pooled_is_error, np.maximum(step, 0.5 * np.log(ANNEALING)), step)
@@ -177,8 +216,8 @@ class _Saem:
         state.statistics = stretch(statistics, mu, transform)
         eta = (phi[:, :, index] - mu[:, None]) @ transform.T
         state.chains = Chains(eta, state.chains.log_likelihood, state.chains.log_step)
-        omega = _floored(root @ root.T, omega, LOWEST_SHARE)
-        state.fixed, state.omega = fixed, _not_below(omega, state.least_omega)
+        omega = floored(root @ root.T, omega, LOWEST_SHARE)
+        state.fixed, state.omega = fixed, not_below(omega, state.least_omega)
 
     def best_place(self, state: _State) -> np.ndarray:
         """Each subject's chain with the largest joint density, on the phi scale."""
@@ -252,6 +291,7 @@ def run_saem(
     max_exploration: int,
     n_averaging: int,
     n_chains: int | None,
+    place: np.ndarray | None = None,
 ) -> SaemPath:
     """Run SAEM from one starting point.
 
@@ -267,13 +307,15 @@ def run_saem(
         Iterations with falling gain.
     n_chains : int or None
         Chains per subject; None: so that there are at least 200 in all.
+    place : ndarray or None, shape (n_subjects, d)
+        Where the individuals are believed to be, on the phi scale.
 
     Returns
     -------
     SaemPath
     """
     run = _Saem(target, population, rng, n_chains or max(1, -(-MIN_CHAINS // population.n_subjects)))
-    state = run.begin(start)
+    state = run.begin(start, place)
     iterates: list[np.ndarray] = []
     settled = False
     # Only somebody who watches a terminal is shown the progress.
@@ -295,24 +337,6 @@ def run_saem(
     kept = path[n_done + n_averaging // 2 :]
     x, place = population.fold_signs(kept.mean(axis=0)), run.best_place(state)
     return SaemPath(x, path, n_done, settled, _batch_se(kept), place)
-
-
-def _floored(omega: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
-    """Lift omega so that it is at least `share` of its last value in every direction."""
-    root = np.linalg.cholesky(last)
-    inverse = np.linalg.inv(root)
-    values, vectors = np.linalg.eigh(inverse @ omega @ inverse.T)
-    lifted = (vectors * np.maximum(values, share)) @ vectors.T
-    # Entries outside the blocks are zero in both matrices, and stay so.
-    return np.where((omega == 0.0) & (last == 0.0), 0.0, root @ lifted @ root.T)
-
-
-def _not_below(omega: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Lift omega to `least` where it is smaller in some direction; else not a bit of it changes."""
-    inverse = np.linalg.inv(np.linalg.cholesky(least))
-    if np.linalg.eigvalsh(inverse @ omega @ inverse.T)[0] >= 1.0:
-        return omega
-    return _floored(omega, least, 1.0)
 
 
 def _agree(iterates: np.ndarray) -> bool:

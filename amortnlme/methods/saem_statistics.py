@@ -296,3 +296,40 @@ def bounded_step(
     ridge = 1e-8 * np.diag(np.diagonal(information)) + 1e-12 * np.eye(len(score))
     step = gain * np.linalg.solve(information + ridge, score)
     return np.clip(step, -longest, longest)
+
+
+def floored(omega: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
+    """Lift omega so that it is at least `share` of another matrix in every direction.
+
+    Parameters
+    ----------
+    omega, last : ndarray, shape (r, r)
+    share : float
+
+    Returns
+    -------
+    ndarray, shape (r, r)
+    """
+    root = np.linalg.cholesky(last)
+    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(inverse @ omega @ inverse.T)
+    lifted = (vectors * np.maximum(values, share)) @ vectors.T
+    # Entries outside the blocks are zero in both matrices, and stay so.
+    return np.where((omega == 0.0) & (last == 0.0), 0.0, root @ lifted @ root.T)
+
+
+def not_below(omega: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Lift omega to `least` where it is smaller in some direction; else not a bit of it changes.
+
+    Parameters
+    ----------
+    omega, least : ndarray, shape (r, r)
+
+    Returns
+    -------
+    ndarray, shape (r, r)
+    """
+    inverse = np.linalg.inv(np.linalg.cholesky(least))
+    if np.linalg.eigvalsh(inverse @ omega @ inverse.T)[0] >= 1.0:
+        return omega
+    return floored(omega, least, 1.0)

@@ -39,7 +39,8 @@ from amortnlme.population.population_model import PopulationModel
 VARIANCE_FLOOR = 0.001
 #: A start is in the best mode when its -2LL is within this of the best one, plus three Monte-Carlo SEs.
 SAME_MODE = 10.0
-REFEREE_POINTS, REFEREE_REPLICATES = 1024, 8
+#: Options of SAEM that are stored with the runs.
+OPTIONS = ("n_exploration", "max_exploration", "n_averaging", "n_chains", "candidates", "referee_points")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Cells:
     truth: str
     monolix: tuple[str, ...]
     swap: tuple[int, int] | None
+    method: saem.Saem
 
 
 KINDS = {
@@ -60,6 +62,7 @@ KINDS = {
         "simple_v1_population_truth.csv",
         ("delta", "gamma", "km0scale", "tBegin", "offset"),
         (0, 1),
+        saem.Saem(referee_points=1024),
     ),
     "detailed": Cells(
         "mrna_transfection_detailed",
@@ -70,6 +73,11 @@ KINDS = {
             "k1m0", "r0_m0", "gamma", "tBegin", "offset",
         ),
         None,
+        # An ODE without closed form: derivatives cost twelve likelihoods. Nodes beside those of the tempered
+        # cells, which are nearly all, and standard errors are kept cheap.
+        saem.Saem(
+            max_exploration=250, n_averaging=100, n_chains=2, candidates=3, n_points=16, referee_points=128,
+        ),
     ),
 }  # fmt: skip
 
@@ -122,7 +130,7 @@ def one_start(folder: Path, kind: Cells, n: int, number: int, n_starts: int, met
     dataset, original = read_cells(folder, kind, n), saem.data_starts
 
     def only(target, prior, bound, count, rng):
-        return original(target, prior, bound, n_starts, rng)[number : number + 1]
+        return original(target, prior, bound, n_starts * method.candidates, rng)[number::n_starts]
 
     # One start at a time, so that finished ones are kept and each has its own time.
     with mock.patch.object(saem, "data_starts", only):
@@ -149,7 +157,7 @@ def at_monolix(folder: Path, name: str, kind: Cells, n: int) -> Row:
     alone = individual_moments(bound, model.prior, n)[0]
     start = np.linalg.lstsq(factor, (alone - mu).T, rcond=None)[0].T
     modes = better_modes(find_ebe(bound, mu, factor), find_ebe(bound, mu, factor, start=start))
-    verdict = referee(bound, mu, factor, modes, stream(1), REFEREE_POINTS, REFEREE_REPLICATES)
+    verdict = referee(bound, mu, factor, modes, stream(1), kind.method.referee_points)
     return {
         "runs": len(runs),
         "stored_best": float(runs["OFV"].min()),
@@ -195,12 +203,11 @@ def our_cells(rows: list[Row]) -> list[str]:
 
 def table(args: argparse.Namespace, study: Study, sizes: list[int], n_starts: int) -> str:
     lines = []
-    method = saem.Saem(referee_points=REFEREE_POINTS)
-    if args.small:
-        # Far too short to settle: it is the script that is checked.
-        method = saem.Saem(50, 50, 20, n_chains=2, n_points=32, referee_points=64)
     for name in args.models:
-        kind = KINDS[name]
+        kind, method = KINDS[name], KINDS[name].method
+        if args.small:
+            # Far too short to settle: it is the script that is checked.
+            method = saem.Saem(50, 50, 20, n_chains=2, n_points=32, referee_points=64)
         for n in sizes:
             rows = []
             if n >= 50:
@@ -209,7 +216,7 @@ def table(args: argparse.Namespace, study: Study, sizes: list[int], n_starts: in
                 lines.append([name, str(n), *monolix_cells(row)])
             for number in range(n_starts):
                 key = f"{name} n={n} start {number + 1}"
-                work = lambda k=kind, c=n, s=number: one_start(args.data, k, c, s, n_starts, method)  # noqa: E731
+                work = lambda k=kind, c=n, s=number, m=method: one_start(args.data, k, c, s, n_starts, m)  # noqa: E731
                 rows.append(study.run(key, work))
             lines.append([name, str(n), *our_cells(rows)])
     titles = ("model", "cells", "", "best -2LL", "median -2LL", "MSE of the best", "median MSE")
@@ -224,7 +231,8 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=20)
     args = parser.parse_args()
     sizes, n_starts = ([10], 2) if args.small else (args.sizes, args.starts)
-    settings = {"starts": n_starts, "referee_points": REFEREE_POINTS}
+    methods = {name: {k: getattr(KINDS[name].method, k) for k in OPTIONS} for name in args.models}
+    settings = {"starts": n_starts, "methods": methods}
     study = open_study("transfection", args, settings)
     show(args, "transfection", table(args, study, sizes, n_starts))
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.fit import fit as fit
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
     from amortnlme.methods.saem import Saem as Saem
+    from amortnlme.methods.vi import Vi as Vi
     from amortnlme.model.contract import check_model as check_model
     from amortnlme.model.individual import IndividualModel as IndividualModel
     from amortnlme.model.registry import load_model as load_model
@@ -69,6 +70,7 @@ _HOMES = {
     "amortnlme.methods.fit": ["fit"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
     "amortnlme.methods.saem": ["Saem"],
+    "amortnlme.methods.vi": ["Vi"],
     "amortnlme.model.contract": ["check_model"],
     "amortnlme.model.individual": ["IndividualModel"],
     "amortnlme.model.registry": ["load_model", "model_names"],

@@ -45,7 +45,7 @@ def _refuse_censoring(problem: FitProblem) -> None:
             "E_FIT_CENSORED",
             "method 'fo' cannot use censored observations: its closed form is a normal density, and the "
             "probability of a subject's censored records is a normal integral with one dimension for each of "
-            "them. Choose foce, focei, laplace, agq or saem, or drop the censored records.",
+            "them. Choose foce, focei, laplace, agq, vi or saem, or drop the censored records.",
         )
 
 

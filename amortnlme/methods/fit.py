@@ -241,7 +241,7 @@ def _spelled_out(
             "E_FIT_OCCASIONS",
             f"population {population.name!r} has inter-occasion variability, which method {method.name!r} "
             "does not handle: posterior draws hold one set of parameters per subject. Fit the data by fo, "
-            "foce, focei, laplace, agq or saem, or remove the occasion effects.",
+            "foce, focei, laplace, agq, vi or saem, or remove the occasion effects.",
         )
     return spell_out_occasions(_required(individual, method), _required(dataset, method), effects.on)
 

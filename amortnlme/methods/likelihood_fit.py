@@ -87,6 +87,7 @@ def fit_likelihood(
     make: Callable[[BoundModel], ModalObjective],
     options: LikelihoodOptions,
     provenance: Mapping[str, Any],
+    method: str | None = None,
 ) -> PopulationFit:
     """Maximize a likelihood approximation and judge the result.
 
@@ -101,6 +102,8 @@ def fit_likelihood(
     options : LikelihoodOptions
     provenance : mapping
         The method's options, for the record.
+    method : str, optional
+        Name of the method, where that is not `kind`.
 
     Returns
     -------
@@ -137,7 +140,9 @@ def fit_likelihood(
                     bound, problem.bound_population, best.x, modes.phi
                 )
                 best = replace(best, covariance=covariance, warnings=[*best.warnings, *warnings])
-        return _finished(kind, problem, bound, best, objective, modes, options, provenance, watch)
+        return _finished(
+            (method or kind, kind), problem, bound, best, objective, modes, options, provenance, watch
+        )
 
 
 def _search(
@@ -238,7 +243,7 @@ def _value(
 
 
 def _finished(
-    kind: str,
+    names: tuple[str, str],
     problem: FitProblem,
     bound: BoundModel,
     best: Optimum,
@@ -248,6 +253,7 @@ def _finished(
     provenance: Mapping[str, Any],
     watch: Stopwatch,
 ) -> PopulationFit:
+    method, kind = names
     own = -2.0 * objective.value_and_scores(best.x)[0]
     population = problem.bound_population
     lost = ~np.isfinite(own)
@@ -285,7 +291,7 @@ def _finished(
         criterion=float(own.sum()),
         criterion_kind=kind,
     )
-    return assemble_fit(kind, problem, solution)
+    return assemble_fit(method, problem, solution)
 
 
 def _warnings(ids: tuple[str, ...], modes: EmpiricalBayes, value: _Value) -> list[str]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.classical import Laplace as Laplace
     from amortnlme.methods.classical import Quadrature as Quadrature
     from amortnlme.methods.fit import fit as fit
+    from amortnlme.methods.pooled import Pooled as Pooled
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
     from amortnlme.methods.saem import Saem as Saem
     from amortnlme.methods.vi import Vi as Vi
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from amortnlme.neural.train import train as train
     from amortnlme.population.effects import CovariateEffect as CovariateEffect
     from amortnlme.population.effects import RandomEffects as RandomEffects
+    from amortnlme.population.networks import NetworkEffect as NetworkEffect
+    from amortnlme.population.networks import NetworkInput as NetworkInput
     from amortnlme.population.population_model import PopulationModel as PopulationModel
     from amortnlme.population.posterior_draws import PosteriorDraws as PosteriorDraws
     from amortnlme.population.toml import read_population as read_population
@@ -68,6 +71,7 @@ _HOMES = {
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.fit": ["fit"],
+    "amortnlme.methods.pooled": ["Pooled"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
     "amortnlme.methods.saem": ["Saem"],
     "amortnlme.methods.vi": ["Vi"],
@@ -79,6 +83,7 @@ _HOMES = {
     "amortnlme.neural.spec": ["NetworkSpec", "TrainingSpec"],
     "amortnlme.neural.train": ["train"],
     "amortnlme.population.effects": ["CovariateEffect", "RandomEffects"],
+    "amortnlme.population.networks": ["NetworkEffect", "NetworkInput"],
     "amortnlme.population.population_model": ["PopulationModel"],
     "amortnlme.population.posterior_draws": ["PosteriorDraws"],
     "amortnlme.population.toml": ["read_population"],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.base import AbstractMethod
     from amortnlme.methods.population_fit import PopulationFit
 
-METHODS = ("amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "vi", "saem")
+METHODS = ("amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "vi", "saem", "pooled")
 
 
 def run(
@@ -183,12 +183,15 @@ def _monte_carlo(options: _Options) -> AbstractMethod:
 
 def _classical(options: _Options) -> AbstractMethod:
     from amortnlme.methods.classical import Fo, Foce, Focei, Laplace, Quadrature
+    from amortnlme.methods.pooled import Pooled
     from amortnlme.methods.saem import Saem
     from amortnlme.methods.vi import Vi
 
     starts = 1 if options.starts is None else options.starts
     if options.method == "saem":
         return Saem(starts=starts, standard_errors=options.standard_errors or Saem().standard_errors)
+    if options.method == "pooled":
+        return Pooled(starts=starts)
     errors = options.standard_errors or "hessian"
     if options.method == "agq":
         nodes = Quadrature().n_nodes if options.nodes is None else options.nodes

@@ -67,7 +67,7 @@ def fit(
     FitError
         E_FIT_TOO_FEW_SUBJECTS.
     CapabilityError
-        E_FIT_CAPABILITY, E_FIT_OCCASIONS, E_FIT_GROUPS.
+        E_FIT_CAPABILITY, E_FIT_OCCASIONS, E_FIT_GROUPS, E_FIT_NETWORKS.
     PopulationError
         When the population model does not fit the parameters or covariates.
     """
@@ -91,8 +91,14 @@ def fit(
         raise CapabilityError(
             "E_FIT_GROUPS",
             f"population {population.name!r} has parameters by group "
-            f"({', '.join(g.parameter for g in population.groups)}), which method {method.name!r} does not "
-            "handle. Fit posterior draws by method 'amortized', or remove the groups.",
+            f"({', '.join(g.parameter for g in population.groups)}), which method {method.name!r} does "
+            "not handle. Fit posterior draws by method 'amortized', or remove the groups.",
+        )
+    if population.networks and not method.handles_networks:
+        raise CapabilityError(
+            "E_FIT_NETWORKS",
+            f"population {population.name!r} has networks of covariates, which method {method.name!r} does "
+            "not handle. Fit the data by pooled, fo, foce, focei, laplace, agq or vi, or remove them.",
         )
     spelled_out, counts = None, None
     if population.occasion_effects is not None:

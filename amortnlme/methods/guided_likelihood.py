@@ -140,7 +140,7 @@ class GuidedLikelihood:
             joint=(weighted * joint).sum(axis=1),
             spread=np.swapaxes(weighted * self.base.scaled, 1, 2) @ white_joint,
         )
-        return value, self.population.pullback(dmu, dfactor)
+        return value, self.population.pullback(dmu, dfactor, x)
 
     def noise_moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Monte-Carlo covariance of the total score, and the leading term of its bias.

@@ -94,4 +94,4 @@ class VariationalLikelihood:
         lost = ~np.isfinite(found.bound)
         weighted = self.nodes.weight[:, None] * np.where(lost[:, None, None], 0.0, found.gradient)
         dfactor = np.swapaxes(weighted, 1, 2) @ found.at(self.nodes)
-        return found.bound, self.population.pullback(weighted.sum(axis=1), dfactor)
+        return found.bound, self.population.pullback(weighted.sum(axis=1), dfactor, x)

@@ -51,6 +51,7 @@ class Vi(AbstractMethod):
     name: ClassVar[str] = "vi"
     needs_draws: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = frozenset({"predict", "sensitivity", "likelihood"})
+    handles_networks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.pooled import Pooled as Pooled
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
     from amortnlme.methods.saem import Saem as Saem
+    from amortnlme.methods.sampled_vi import SampledVi as SampledVi
     from amortnlme.methods.vi import Vi as Vi
     from amortnlme.model.contract import check_model as check_model
     from amortnlme.model.individual import IndividualModel as IndividualModel
@@ -74,6 +75,7 @@ _HOMES = {
     "amortnlme.methods.pooled": ["Pooled"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
     "amortnlme.methods.saem": ["Saem"],
+    "amortnlme.methods.sampled_vi": ["SampledVi"],
     "amortnlme.methods.vi": ["Vi"],
     "amortnlme.model.contract": ["check_model"],
     "amortnlme.model.individual": ["IndividualModel"],

@@ -134,8 +134,9 @@ def fit_likelihood(
         with watch("individuals"):
             modes = objective.modes(best.x)
             if is_penalized:
-                return _finished(
-                    (method or kind, kind), problem, bound, best, objective, modes, options, provenance, watch
+                own = -2.0 * objective.value_and_scores(best.x)[0]
+                return finished(
+                    (method or kind, kind), problem, bound, best, own, modes, options, provenance, watch
                 )
             best = _identified(best, objective, bound, problem.bound_population, modes)
             if options.standard_errors == "linearization" and best.covariance is not None:
@@ -143,9 +144,8 @@ def fit_likelihood(
                     bound, problem.bound_population, best.x, modes.phi
                 )
                 best = replace(best, covariance=covariance, warnings=[*best.warnings, *warnings])
-        return _finished(
-            (method or kind, kind), problem, bound, best, objective, modes, options, provenance, watch
-        )
+        own = -2.0 * objective.value_and_scores(best.x)[0]
+        return finished((method or kind, kind), problem, bound, best, own, modes, options, provenance, watch)
 
 
 def _search(
@@ -253,19 +253,40 @@ def _value(
     )
 
 
-def _finished(
+def finished(
     names: tuple[str, str],
     problem: FitProblem,
     bound: BoundModel,
     best: Optimum,
-    objective: ModalObjective,
+    own: np.ndarray,
     modes: EmpiricalBayes,
     options: LikelihoodOptions,
     provenance: Mapping[str, Any],
     watch: Stopwatch,
 ) -> PopulationFit:
+    """Judge an optimum and assemble the result.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Of the method, and of the kind of its criterion.
+    problem : FitProblem
+    bound : BoundModel
+    best : Optimum
+    own : ndarray, shape (n_subjects,)
+        The criterion, as -2 log-likelihood.
+    modes : EmpiricalBayes
+        Conditional modes at the optimum.
+    options : LikelihoodOptions
+    provenance : mapping
+        The method's options, for the record.
+    watch : Stopwatch
+
+    Returns
+    -------
+    PopulationFit
+    """
     method, kind = names
-    own = -2.0 * objective.value_and_scores(best.x)[0]
     population = problem.bound_population
     lost = ~np.isfinite(own)
     why = []

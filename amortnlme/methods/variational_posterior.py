@@ -27,7 +27,7 @@ from amortnlme.methods.quadrature_nodes import SPARSE_FROM, QuadratureNodes, gau
 MOST_NODES = 125
 MOST_PER_EFFECT = 5
 #: Newton decrement, in nats^(1/2), at which a posterior counts as found.
-TOLERANCE = 1e-7
+TOLERANCE = 1e-6
 #: ... and at which one that ran out of iterations still does.
 SETTLED = 1e-4
 MAX_ITERATIONS = 50

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from amortnlme.data.wide_table import read_wide as read_wide
     from amortnlme.diagnostics.arviz_export import to_inference_data as to_inference_data
     from amortnlme.diagnostics.compare import compare as compare
+    from amortnlme.diagnostics.partial_effects import partial_effect as partial_effect
     from amortnlme.methods.amortized import Amortized as Amortized
     from amortnlme.methods.classical import Fo as Fo
     from amortnlme.methods.classical import Foce as Foce
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
     from amortnlme.methods.saem import Saem as Saem
     from amortnlme.methods.sampled_vi import SampledVi as SampledVi
+    from amortnlme.methods.validation import choose_ridge as choose_ridge
+    from amortnlme.methods.validation import score_new_subjects as score_new_subjects
     from amortnlme.methods.vi import Vi as Vi
     from amortnlme.model.contract import check_model as check_model
     from amortnlme.model.individual import IndividualModel as IndividualModel
@@ -69,6 +72,7 @@ _HOMES = {
     "amortnlme.data.wide_table": ["read_wide"],
     "amortnlme.diagnostics.arviz_export": ["to_inference_data"],
     "amortnlme.diagnostics.compare": ["compare"],
+    "amortnlme.diagnostics.partial_effects": ["partial_effect"],
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.fit": ["fit"],
@@ -76,6 +80,7 @@ _HOMES = {
     "amortnlme.methods.population_fit": ["PopulationFit"],
     "amortnlme.methods.saem": ["Saem"],
     "amortnlme.methods.sampled_vi": ["SampledVi"],
+    "amortnlme.methods.validation": ["choose_ridge", "score_new_subjects"],
     "amortnlme.methods.vi": ["Vi"],
     "amortnlme.model.contract": ["check_model"],
     "amortnlme.model.individual": ["IndividualModel"],

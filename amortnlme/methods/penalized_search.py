@@ -33,6 +33,8 @@ CONVERGED = 1e-6
 ITERATIONS_PER_ROUND = 60
 #: Smallest SD of a random effect that sets a scale for the search.
 SMALLEST_SD = 0.03
+#: Of offsets, for the coordinates only: they belong to inputs of order one.
+OFFSET_INFORMATION = 1.0
 
 NO_ERRORS = (
     "[W_FIT_PENALIZED] the estimates are penalized or leave out the random effects, so that standard errors "
@@ -145,6 +147,9 @@ def expected_information(
     total[entry, entry] += n / scale**2
     everywhere = np.arange(n_x)
     total[everywhere, everywhere] += population.penalty + 1e-8
+    # An offset that the data do not see for now must not run away: its unit would never become active again.
+    weights = everywhere[population.weight_slice]
+    total[weights, weights] += OFFSET_INFORMATION * (population.penalty[weights] == 0.0)
     return total
 
 

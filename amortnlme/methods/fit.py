@@ -87,19 +87,7 @@ def fit(
                 f"does not "
                 f"offer (it offers {', '.join(sorted(individual.capabilities))}). Choose another method.",
             )
-    if population.groups and not method.handles_groups:
-        raise CapabilityError(
-            "E_FIT_GROUPS",
-            f"population {population.name!r} has parameters by group "
-            f"({', '.join(g.parameter for g in population.groups)}), which method {method.name!r} does "
-            "not handle. Fit posterior draws by method 'amortized', or remove the groups.",
-        )
-    if population.networks and not method.handles_networks:
-        raise CapabilityError(
-            "E_FIT_NETWORKS",
-            f"population {population.name!r} has networks of covariates, which method {method.name!r} does "
-            "not handle. Fit the data by pooled, fo, foce, focei, laplace, agq or vi, or remove them.",
-        )
+    _refuse_unhandled(population, method)
     spelled_out, counts = None, None
     if population.occasion_effects is not None:
         study = _spelled_out(draws, dataset, individual, population, method)
@@ -127,6 +115,23 @@ def fit(
         seed=seed,
     )
     return method.run(problem)
+
+
+def _refuse_unhandled(population: PopulationModel, method: AbstractMethod) -> None:
+    """Refuse features of a population model that a method does not know."""
+    if population.groups and not method.handles_groups:
+        raise CapabilityError(
+            "E_FIT_GROUPS",
+            f"population {population.name!r} has parameters by group "
+            f"({', '.join(g.parameter for g in population.groups)}), which method {method.name!r} does "
+            "not handle. Fit posterior draws by method 'amortized', or remove the groups.",
+        )
+    if population.networks and not method.handles_networks:
+        raise CapabilityError(
+            "E_FIT_NETWORKS",
+            f"population {population.name!r} has networks of covariates, which method {method.name!r} does "
+            "not handle. Fit the data by pooled, fo, foce, focei, laplace, agq or vi, or remove them.",
+        )
 
 
 def _arguments(

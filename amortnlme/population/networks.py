@@ -33,7 +33,16 @@ HEAD_SHARE = 0.3
 
 
 def softplus(x: np.ndarray) -> np.ndarray:
-    """log(1 + exp(x)), shape of x."""
+    """Compute log(1 + exp(x)).
+
+    Parameters
+    ----------
+    x : ndarray
+
+    Returns
+    -------
+    ndarray, shape of x
+    """
     return np.logaddexp(0.0, x)
 
 

@@ -3,8 +3,8 @@
     python experiments/janssen_2024/posteriors.py --data FOLDER
 
 Training set 1, true typical values, omega and sigma at their exact maximum-likelihood estimates. Measures:
-squared 2-Wasserstein distance (mean over patients) on the scale of eta between the Gaussian q and the Gaussian
-with the exact posterior's moments, and -2 ELBO minus the exact -2LL.
+squared 2-Wasserstein distance (mean over patients), on the scale of eta, between q and the Gaussian with the
+exact posterior's moments, and -2 ELBO minus the exact -2LL.
 """
 
 from __future__ import annotations

@@ -82,10 +82,10 @@ def figure(runs: dict[str, Any], folder: Path, method: str, starts: int) -> None
     reference = {"weight": 70.0, "vwf": 100.0}
     pairs = (("CL", "weight"), ("CL", "vwf"), ("V1", "weight"))
     effects = [partial_effect(members, table, *pair, reference=reference) for pair in pairs]
-    at_100 = float(vwf_effect(np.array(100.0)))
+    by_vwf = np.vectorize(vwf_effect)
     truth = {
-        ("CL", "weight"): lambda w: 0.1 * (w / 70.0) ** 0.75 * at_100,
-        ("CL", "vwf"): lambda v: 0.1 * vwf_effect(v),
+        ("CL", "weight"): lambda w: 0.1 * (w / 70.0) ** 0.75 * vwf_effect(100.0),
+        ("CL", "vwf"): lambda v: 0.1 * by_vwf(v),
         ("V1", "weight"): lambda w: 2.0 * w / 70.0,
     }
     path = make_folder(HERE / "figures") / f"effects_{method}.png"
@@ -124,7 +124,9 @@ def _number(value: float | str | None) -> float:
 
 
 def _quartiles(values: list[float], digits: int) -> str:
-    low, middle, high = np.percentile(values, [25, 50, 75], method="closest_observation")
+    # No interpolation between a finite and an infinite value.
+    method = "linear" if np.isfinite(values).all() else "closest_observation"
+    low, middle, high = np.percentile(values, [25, 50, 75], method=method)
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

@@ -118,13 +118,14 @@ def test_naive_pooling_is_least_squares():
 
 def test_sampled_vi_comes_near_the_optimum():
     """The path derivative leaves little noise: within a unit of -2 log-likelihood."""
-    method = SampledVi(n_steps=1500, n_samples=10)
-    result = fit(STUDY.dataset, POPULATION, method, model=MODEL, seed=1)
+    plain = PopulationModel(random_effects=POPULATION.random_effects, covariates=POPULATION.covariates)
+    result = fit(STUDY.dataset, plain, SampledVi(n_steps=1500, n_samples=10), model=MODEL, seed=1)
+    exact = fit(STUDY.dataset, plain, Fo(), model=MODEL)
     assert result.status is FitStatus.CONVERGED, result.warnings
-    assert 0 < _penalized(result.x) - _penalized(_fit("fo").x) < 1.0
+    assert -0.1 < result.ofv - exact.criterion < 1.0
     assert result.criterion_kind == "elbo"
-    # A bound: never below -2 log-likelihood.
-    assert -1e-6 < result.criterion - _minus_two_log_likelihood(result.x) < 0.5
+    # A bound: never below -2 log-likelihood, but for the Monte-Carlo error of the latter.
+    assert result.criterion - result.ofv > -7.9 * result.ofv_se
 
 
 def test_unseen_subjects_are_scored_by_the_closed_form():

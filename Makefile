@@ -8,13 +8,17 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Added to every `pip install`: .ci/run says --no-compile, which saves a minute of bytecode nobody imports.
+PIP_OPTIONS ?=
 OUT ?= .
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types test-tensorflow test-jax train-one-compartment-oral train-mrna-transfection-simple
 
-# Processes that share the tests; each compiles its own kernels, so that more than the cores do not pay.
+# Processes that share the tests. Each starts with a stretch of its own, so that what one compiles the other
+# finds on disk and a fixture is seldom made twice; who is done first takes over from the others.
 WORKERS ?= 2
+SHARED := -n $(WORKERS) --dist worksteal
 
 help:
 	@sed -n '2,5s/^# *//p' Makefile
@@ -32,10 +36,10 @@ types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test-tensorflow: $(VENV)/.dev
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n $(WORKERS)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(SHARED)
 
 test-jax: $(VENV)/.dev
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(WORKERS) -m "backend and not slow and not gpu"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(SHARED) -m "backend and not slow and not gpu"
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python found. amortnlme needs Python 3.11: apt install python3.11 python3.11-venv"; exit 1; }
@@ -47,13 +51,13 @@ $(BIN)/python:
 
 # The locked versions first, then the package itself without touching them.
 $(VENV)/.runtime: requirements/lock.txt pyproject.toml | $(BIN)/python
-	$(PIP) install -r requirements/lock.txt
-	$(PIP) install --no-deps -e .
+	$(PIP) install $(PIP_OPTIONS) -r requirements/lock.txt
+	$(PIP) install $(PIP_OPTIONS) --no-deps -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/lock-dev.txt pyproject.toml | $(BIN)/python
-	$(PIP) install -r requirements/lock-dev.txt
-	$(PIP) install --no-deps -e .
+	$(PIP) install $(PIP_OPTIONS) -r requirements/lock-dev.txt
+	$(PIP) install $(PIP_OPTIONS) --no-deps -e .
 	@touch $@ $(VENV)/.runtime
 
 # About 40 minutes on one core; an interrupted run goes on where it stopped. It trains on JAX, hence the .dev.

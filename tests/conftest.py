@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -36,9 +37,28 @@ def pytest_configure():
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     cache = root / ".pytest_cache"
     os.environ.setdefault("AMORTNLME_CACHE_DIR", str(cache / "kernels"))
-    # Two processes that fill one cache at the same time may mix up its files: a worker has its own.
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / f"numba-{state}-{worker}"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / f"numba-{state}"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _let_workers_share_machine_code(cache / "numba.lock")
+
+
+def _let_workers_share_machine_code(path: Path):
+    """Let one worker at a time write into Numba's cache: what one has compiled, the others load.
+
+    Numba reads the index of a function, chooses the next free file and writes the index back. Two processes
+    that do so at once for different types choose the same file, and the index then names the wrong code.
+    """
+    from numba.core.caching import IndexDataCacheFile
+
+    save = IndexDataCacheFile.save
+    path.parent.mkdir(exist_ok=True)
+
+    def save_alone(self, key, data):
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            save(self, key, data)
+
+    IndexDataCacheFile.save = save_alone
 
 
 def pytest_collection_modifyitems(config, items):

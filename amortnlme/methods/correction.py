@@ -9,7 +9,8 @@ import numpy as np
 
 from amortnlme.core.status import FitStatus
 from amortnlme.methods.ebe import IndividualTarget
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
+from amortnlme.methods.guided_likelihood import GuidedLikelihood, guide_closely
+from amortnlme.methods.guides import Guide, place_guide
 from amortnlme.methods.information import whitening
 from amortnlme.methods.local_search import (
     information_at,
@@ -17,6 +18,7 @@ from amortnlme.methods.local_search import (
     negative_value_and_gradient,
     rough_scale,
 )
+from amortnlme.methods.other_modes import starts_at_modes
 from amortnlme.methods.proposals import BaseNumbers, base_numbers
 from amortnlme.methods.refine import Optimum, failed, finish
 from amortnlme.methods.surrogate import gaussian_prior_moments
@@ -27,6 +29,8 @@ from amortnlme.population.starts import factor_floor, moment_start, natural_reac
 # : Rounds that start this far from the optimum (in standard errors), and second derivatives, use a quarter of
 # the nodes.
 COARSE_MOVE, COARSE_RATIO, MIN_COARSE = 1.0, 4, 32
+#: Searches per subject for a second mode. From exchanged parameters there is always one more.
+N_SEARCHES = 4
 #: With this many subjects the scores tell the information well enough for Newton's method.
 MANY_SUBJECTS = 1000
 #: Its settings: least number of nodes; longest last move (in standard errors) after which few nodes will do;
@@ -62,7 +66,7 @@ def correct_surrogate(
         Where the modes of the random effects are first searched from: draws know of modes that a search from
         the typical subject would miss.
     rng : numpy.random.Generator
-        Drawn from once: all rounds share the same base numbers, so that they can settle.
+        All rounds share the base numbers drawn first, so that they can settle.
     n_points, max_rounds, tolerance
         As in `Amortized`.
 
@@ -80,6 +84,7 @@ def correct_surrogate(
         *_limits(population, draws),
         natural_reach(population, draws) ** -2.0,
         start_u,
+        rng,
     )
     floor = factor_floor(population, draws)
     start = _lifted(population, rough.x, floor)
@@ -112,6 +117,12 @@ class _Setting:
         np.ndarray
     )  # weak prior information in every direction, (n_x,): no step goes further than the draws do
     start_u: np.ndarray  # first guess of the modes, (n, r)
+    rng: np.random.Generator  # of the searches for second modes
+
+    def modes(self, x: np.ndarray, start_u: np.ndarray) -> np.ndarray:
+        """Search for the modes of every subject, second ones included; from (n, r), (n, K, r) modes."""
+        n_starts = N_SEARCHES if self.population.n_subjects < MANY_SUBJECTS else 0
+        return starts_at_modes(self.target, *self.population.unpack(x), start_u, n_starts, self.rng)
 
     def guide(
         self,
@@ -122,12 +133,27 @@ class _Setting:
     ) -> tuple[GuidedLikelihood, GuidedLikelihood, np.ndarray]:
         """Guide the nodes from x: the likelihood on all nodes and on a few of them, and the modes."""
         guide, modes = place_guide(self.target, *self.population.unpack(x), start_u, mode_tolerance)
-        n_coarse = min(self.base.n_points, max(self.base.n_points // COARSE_RATIO, min_coarse))
-        fine, coarse = (
-            GuidedLikelihood(self.target, self.population, guide, base)
-            for base in (self.base, self.base.head(n_coarse))
+        fine = GuidedLikelihood(self.target, self.population, guide, self.base)
+        return fine, self._coarse(guide, min_coarse), modes
+
+    def guide_closely(
+        self,
+        x: np.ndarray,
+        start_u: np.ndarray,
+        mode_tolerance: float = 1e-6,
+        min_coarse: int = MIN_COARSE,
+    ) -> tuple[GuidedLikelihood, GuidedLikelihood, np.ndarray]:
+        """As `guide`, for an x near the optimum: second modes are searched again, bent laws get mixtures."""
+        modes = self.modes(x, start_u[:, 0])
+        fine, modes = guide_closely(
+            self.target, self.population, x, modes, self.base, self.rng, mode_tolerance
         )
-        return fine, coarse, modes
+        return fine, self._coarse(fine.guide, min_coarse), modes
+
+    def _coarse(self, guide: Guide, fewest: int) -> GuidedLikelihood:
+        n_coarse = max(self.base.n_points // COARSE_RATIO, fewest, 2 * guide.n_components)
+        base = self.base.head(min(self.base.n_points, n_coarse))
+        return GuidedLikelihood(self.target, self.population, guide, base)
 
     def outside(self, x: np.ndarray) -> np.ndarray:
         """Positions of typical values beyond their limits."""
@@ -155,10 +181,16 @@ def _search(
     transform = whitening(information + np.diag(setting.ridge))
     scale = np.sqrt((transform**2).sum(axis=1))
     trace: list[dict[str, Any]] = []
-    modes, move, expanded_at = setting.start_u, np.inf, None
+    modes, move, expanded_at = setting.modes(x, setting.start_u), np.inf, None
+    fine, coarse, modes = setting.guide(x, modes)
+    is_near = False
     for number in range(max_rounds):
-        fine, coarse, modes = setting.guide(x, modes)
         is_coarse = move > COARSE_MOVE
+        if not is_coarse and not is_near:
+            fine, coarse, modes = setting.guide_closely(x, modes)
+        elif number > 0 and not (is_near and fine.guide.is_refined):
+            fine, coarse, modes = setting.guide(x, modes)
+        is_near = not is_coarse
         objective = coarse if is_coarse else fine
         entry: dict[str, Any] = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": None}
         trace.append(entry)
@@ -181,7 +213,8 @@ def _search(
             scale[free] = np.sqrt((transform**2).sum(axis=1))
         elif move < tolerance:
             break
-    fine, coarse, _ = setting.guide(x, modes)
+    if not fine.guide.is_refined:
+        fine, coarse, _ = setting.guide(x, modes)
     is_current = expanded_at is not None and np.max(np.abs(x - expanded_at) / scale) < SAME_PLACE
     if not is_current:
         information = information_at(coarse, x, scale, free)
@@ -199,13 +232,17 @@ def _score_search(setting: _Setting, x: np.ndarray, max_rounds: int, tolerance: 
     population = setting.population
     free, at_limit = np.arange(population.n_x), list[int]()
     trace: list[dict[str, Any]] = []
-    modes, move, step = setting.start_u, np.inf, np.zeros(population.n_x)
+    modes, move, step = setting.modes(x, setting.start_u), np.inf, np.zeros(population.n_x)
     information = np.diag(setting.ridge)
     fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
+    is_near = False
     for number in range(max_rounds):
-        if number > 0:
-            fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
         is_coarse = move > FEW_NODES_MOVE
+        if not is_coarse and not is_near:
+            fine, coarse, modes = setting.guide_closely(x, modes, ROUGH_MODES, FEWEST_NODES)
+        elif number > 0 and not (is_near and fine.guide.is_refined):
+            fine, coarse, modes = setting.guide(x, modes, ROUGH_MODES, FEWEST_NODES)
+        is_near = not is_coarse
         value, scores = (coarse if is_coarse else fine).value_and_scores(x)
         entry = {"stage": f"correction {number + 1}", "x": x.tolist(), "objective": -2.0 * float(value.sum())}
         trace.append(entry)

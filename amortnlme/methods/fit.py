@@ -79,21 +79,75 @@ def fit(
             _check_same_dataset(draws, dataset)
     individual = _resolve_model(draws, dataset, model)
     if individual is not None:
-        missing = method.requires - individual.capabilities
-        if missing:
-            raise CapabilityError(
-                "E_FIT_CAPABILITY",
-                f"method {method.name!r} needs {', '.join(sorted(missing))}, which model {individual.name!r} "
-                f"does not "
-                f"offer (it offers {', '.join(sorted(individual.capabilities))}). Choose another method.",
-            )
+        _check_capabilities(f"method {method.name!r}", method.requires, individual)
     _refuse_unhandled(population, method)
-    spelled_out, counts = None, None
+    study = None
     if population.occasion_effects is not None:
         study = _spelled_out(draws, dataset, individual, population, method)
+    if draws is None:
+        _required(individual, method)
+        _required(dataset, method)
+    return method.run(_joined(draws, dataset, individual, population, study, seed))
+
+
+def problem_of(
+    dataset: Dataset, population: PopulationModel, model: IndividualModel | str, seed: int
+) -> FitProblem:
+    """Join a population model with data and an individual model whose likelihood and gradient are known.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    population : PopulationModel
+    model : IndividualModel or str
+        A name is looked up in the registry.
+    seed : int
+
+    Returns
+    -------
+    FitProblem
+        Without draws.
+
+    Raises
+    ------
+    CapabilityError
+        E_FIT_CAPABILITY.
+    FitError
+        E_FIT_TOO_FEW_SUBJECTS.
+    """
+    individual = load_model(model) if isinstance(model, str) else model
+    _check_capabilities("the exact likelihood", frozenset({"likelihood", "sensitivity"}), individual)
+    effects = population.occasion_effects
+    study = None if effects is None else spell_out_occasions(individual, dataset, effects.on)
+    return _joined(None, dataset, individual, population, study, seed)
+
+
+def _check_capabilities(what: str, needed: frozenset[str], individual: IndividualModel) -> None:
+    missing = needed - individual.capabilities
+    if missing:
+        raise CapabilityError(
+            "E_FIT_CAPABILITY",
+            f"{what} needs {', '.join(sorted(missing))}, which model {individual.name!r} does not offer (it "
+            f"offers {', '.join(sorted(individual.capabilities))}). Choose another method.",
+        )
+
+
+def _joined(
+    draws: PosteriorDraws | None,
+    dataset: Dataset | None,
+    individual: IndividualModel | None,
+    population: PopulationModel,
+    study: OccasionStudy | None,
+    seed: int,
+) -> FitProblem:
+    """Bind population and model to the subjects of the draws, or else of the dataset."""
+    spelled_out, counts = None, None
+    if study is not None:
         individual, spelled_out, counts = study.model, study.dataset, study.n_occasions
-    parameters = draws.parameters if draws is not None else _required(individual, method).parameters
-    ids = draws.subject_ids if draws is not None else _required(dataset, method).ids
+    whose = draws if draws is not None else individual
+    who = draws if draws is not None else dataset
+    assert whose is not None and who is not None
+    parameters, ids = whose.parameters, who.subject_ids if isinstance(who, PosteriorDraws) else who.ids
     if len(ids) < 2:
         raise FitError(
             "E_FIT_TOO_FEW_SUBJECTS",
@@ -103,7 +157,7 @@ def fit(
     bound_model: BoundModel | None = None
     if dataset is not None and individual is not None and "likelihood" in individual.capabilities:
         bound_model = individual.bind(dataset if spelled_out is None else spelled_out)
-    problem = FitProblem(
+    return FitProblem(
         population=population,
         bound_population=population.bind(
             _covariate_table(dataset, ids, population), parameters, n_occasions=counts
@@ -114,7 +168,6 @@ def fit(
         bound_model=bound_model,
         seed=seed,
     )
-    return method.run(problem)
 
 
 def _refuse_unhandled(population: PopulationModel, method: AbstractMethod) -> None:

@@ -15,12 +15,13 @@ import numpy as np
 from amortnlme.methods.ebe import EmpiricalBayes, IndividualTarget
 from amortnlme.methods.importance import normalized_weights
 from amortnlme.methods.proposals import (
+    DEGREES_OF_FREEDOM,
     LOG_2PI,
     BaseNumbers,
     FrozenNodes,
     base_numbers,
-    log_standard_t,
 )
+from amortnlme.solve.mixture_density import log_t_mixture
 
 #: Components per subject; a power of two, so that blocks of a Sobol sequence stay well spread.
 N_COMPONENTS = 16
@@ -38,6 +39,24 @@ TEMPERATURES = (0.3, 0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Expansions:
+    """What the components of a mixture were made of, log p(y_i | phi) ~ const + eta'phi - phi'J phi / 2.
+
+    Attributes
+    ----------
+    eta : ndarray, shape (n_subjects, K, d)
+    curvature : ndarray, shape (n_subjects, K, d, d)
+        J.
+    tether : ndarray, shape (n_subjects, K, r, r)
+        Precision in u that was added to keep the component short.
+    """
+
+    eta: np.ndarray
+    curvature: np.ndarray
+    tether: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LocalMixture:
     """Equally likely t-components.
 
@@ -46,10 +65,13 @@ class LocalMixture:
     mean : ndarray, shape (n_subjects, K, r)
     root : ndarray, shape (n_subjects, K, r, r)
         Lower triangular; root root' is the scale matrix.
+    expansions : Expansions or None
+        Where the components are expansions.
     """
 
     mean: np.ndarray
     root: np.ndarray
+    expansions: Expansions | None = None
 
     def log_density(self, u: np.ndarray) -> np.ndarray:
         """Log density of the mixture.
@@ -62,15 +84,7 @@ class LocalMixture:
         -------
         ndarray, shape (n_subjects, n_points)   [nats]
         """
-        K, r = self.mean.shape[1:]
-        inverse = np.linalg.inv(self.root)
-        log_root = np.log(np.diagonal(self.root, axis1=2, axis2=3)).sum(axis=2)
-        total = np.full(u.shape[:2], -np.inf)
-        for k in range(K):
-            white = (u - self.mean[:, k, None]) @ np.swapaxes(inverse[:, k], 1, 2)
-            part = log_standard_t((white**2).sum(axis=2), r) - log_root[:, k, None]
-            total = np.logaddexp(total, part)
-        return total - np.log(K)
+        return log_t_mixture(u, self.mean, self.root, DEGREES_OF_FREEDOM)
 
 
 def freeze_mixture(mixture: LocalMixture, base: BaseNumbers) -> FrozenNodes:
@@ -123,15 +137,22 @@ def expand_locally(
     widest = vectors[:, :, -1] / (SHORT * np.sqrt(np.maximum(values[:, -1:], LEAST_SPREAD)))
     tether = widest[:, :, None] * widest[:, None, :]
     mean, root = np.empty((n, K, r)), np.empty((n, K, r, r))
+    d = mu.shape[1]
+    made_of = Expansions(np.empty((n, K, d)), np.empty((n, K, d, d)), np.zeros((n, K, r, r)))
     for k in range(K):
         u = points[:, k]
-        _, gradient, information = target.gauss_newton(mu + u @ factor.T)
-        precision = np.eye(r) + np.nan_to_num(factor.T @ information @ factor)
-        covariance = np.linalg.inv(precision + tether if k % 2 else precision)
-        step = (covariance @ (np.nan_to_num(gradient @ factor) - u)[..., None])[..., 0]
+        phi = mu + u @ factor.T
+        _, gradient, information = target.gauss_newton(phi)
+        gradient, information = np.nan_to_num(gradient), np.nan_to_num(information)
+        if k % 2:
+            made_of.tether[:, k] = tether
+        covariance = np.linalg.inv(np.eye(r) + factor.T @ information @ factor + made_of.tether[:, k])
+        step = (covariance @ (gradient @ factor - u)[..., None])[..., 0]
         step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1), 1e-300))[:, None]
         mean[:, k], root[:, k] = u + step, np.linalg.cholesky(covariance)
-    return LocalMixture(mean, root)
+        made_of.eta[:, k] = gradient + (information @ phi[..., None])[..., 0]
+        made_of.curvature[:, k] = information
+    return LocalMixture(mean, root, made_of)
 
 
 def fit_mixture(
@@ -143,6 +164,8 @@ def fit_mixture(
     n_points: int,
 ) -> LocalMixture:
     """Spread the components over the conditional laws by repeated importance resampling.
+
+    There are as many as there were at the start.
 
     Parameters
     ----------
@@ -159,12 +182,12 @@ def fit_mixture(
     -------
     LocalMixture
     """
-    n, _, r = start.mean.shape
+    n, K, r = start.mean.shape
     nodes = freeze_mixture(start, base_numbers(n, n_points, r, rng))
     mixture = start
     for temperature in TEMPERATURES:
         log_weights = _log_likelihood(target, mu, factor, nodes.u) + nodes.log_weight
-        points, spread = resample_points(nodes.u, temperature * log_weights, rng)
+        points, spread = resample_points(nodes.u, temperature * log_weights, rng, K)
         mixture = expand_locally(target, mu, factor, points, spread)
         nodes = freeze_mixture(mixture, base_numbers(n, n_points, r, rng))
     return mixture
@@ -188,13 +211,17 @@ def choose(pick: np.ndarray, first: LocalMixture, second: LocalMixture) -> Local
     )
 
 
-def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixture:
+def mixture_at_modes(
+    first: EmpiricalBayes, second: EmpiricalBayes, n_components: int = N_COMPONENTS
+) -> LocalMixture:
     """Put one half of the components at each of two modes.
 
     Parameters
     ----------
     first, second : EmpiricalBayes
         The same where a subject has one mode only.
+    n_components : int
+        Best a power of two.
 
     Returns
     -------
@@ -202,20 +229,22 @@ def mixture_at_modes(first: EmpiricalBayes, second: EmpiricalBayes) -> LocalMixt
     """
     roots = [np.linalg.cholesky(np.linalg.inv(modes.precision)) for modes in (first, second)]
     # Not in turn: systematic resampling could step over every second block of nodes.
-    half = np.arange(N_COMPONENTS) * 2 // N_COMPONENTS
+    half = np.arange(n_components) * 2 // n_components
     return LocalMixture(np.stack([first.u, second.u], axis=1)[:, half], np.stack(roots, axis=1)[:, half])
 
 
 def resample_points(
-    u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator
+    u: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator, size: int = N_COMPONENTS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pick `N_COMPONENTS` nodes of every subject by systematic resampling.
+    """Pick `size` nodes of every subject by systematic resampling.
 
     Parameters
     ----------
     u : ndarray, shape (n_subjects, n_points, r)
     log_weights : ndarray, shape (n_subjects, n_points)   [nats, unnormalized]
     rng : numpy.random.Generator
+    size : int
+        K.
 
     Returns
     -------
@@ -225,7 +254,7 @@ def resample_points(
     """
     weights = normalized_weights(log_weights)
     cumulative = np.cumsum(weights, axis=1)
-    grid = (np.arange(N_COMPONENTS) + rng.random((len(u), 1))) / N_COMPONENTS
+    grid = (np.arange(size) + rng.random((len(u), 1))) / size
     index = np.stack([np.searchsorted(c, g * c[-1]) for c, g in zip(cumulative, grid, strict=True)])
     centered = u - (weights[..., None] * u).sum(axis=1)[:, None]
     spread = np.swapaxes(centered, 1, 2) @ (weights[..., None] * centered)

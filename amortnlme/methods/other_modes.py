@@ -22,6 +22,8 @@ NEGLIGIBLE = 8.0
 #: An exchange of two parameters is worth a search where the joint log density falls by less than this. The
 #: exchanged point is no mode yet: its prior may pull it far.
 PLAUSIBLE = 50.0
+#: Accuracy of modes that only start another search, in conditional SDs.
+ROUGH = 1e-2
 
 
 def other_modes(
@@ -58,7 +60,7 @@ def other_modes(
     uniform = qmc.Sobol(r, scramble=True, rng=rng).random_base2(exponent)[:n_starts]
     starts = [np.tile(start, (n, 1)) for start in SPREAD * ndtri(np.clip(uniform, 1e-6, 1.0 - 1e-6))]
     for start in (*starts, *_exchanged(target, mu, factor, found)):
-        new = find_ebe(target, mu, factor, start=start, max_iterations=15, tolerance=1e-2)
+        new = find_ebe(target, mu, factor, start=start, max_iterations=15, tolerance=ROUGH)
         away = new.u - found.u
         far = np.minimum(_square(away, found.precision), _square(away, new.precision))
         mass = _log_mass(new)
@@ -73,6 +75,37 @@ def other_modes(
             np.where(better, new.converged, best.converged),
         )
     return best, exists
+
+
+def starts_at_modes(
+    target: IndividualTarget,
+    mu: np.ndarray,
+    factor: np.ndarray,
+    start_u: np.ndarray | None,
+    n_starts: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Find where the guides of importance sampling belong: one mode each, two if any subject has two.
+
+    Parameters
+    ----------
+    target : IndividualTarget
+    mu : ndarray, shape (n_subjects, d)
+    factor : ndarray, shape (d, r)
+    start_u : ndarray or None, shape (n_subjects, r)
+        Where to search for the first mode; None: from the typical subject.
+    n_starts : int
+        Searches per subject for the second one, besides that from exchanged parameters.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (n_subjects, K, r)
+        K is 1 or 2; the same mode twice for a subject with one mode among others with two.
+    """
+    first = find_ebe(target, mu, factor, start=start_u, tolerance=ROUGH)
+    second, exists = other_modes(target, mu, factor, first, n_starts, rng)
+    return np.stack([first.u, second.u], axis=1) if exists.any() else first.u[:, None]
 
 
 def _exchanged(

@@ -16,7 +16,7 @@ from scipy.special import chdtri, expit, gammaln, ndtri
 from scipy.stats import qmc
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-DEGREES_OF_FREEDOM = 8.0
+DEGREES_OF_FREEDOM = 8
 # One defensive node for every eight fitted ones.
 DEFENSIVE_RATIO = 8
 

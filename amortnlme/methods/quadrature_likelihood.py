@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from amortnlme.methods.ebe import EmpiricalBayes, find_ebe
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
+from amortnlme.methods.guided_likelihood import GuidedLikelihood
+from amortnlme.methods.guides import place_guide
 from amortnlme.methods.laplace_likelihood import ExpandableTarget
 from amortnlme.methods.proposals import LOG_2PI, BaseNumbers
 from amortnlme.methods.quadrature_nodes import gauss_hermite
@@ -44,8 +45,10 @@ class QuadratureLikelihood:
         ----------
         x : ndarray, shape (n_x,)
         """
-        guide, u = place_guide(self.target, *self.population.unpack(x), self._memory.get("u"))
-        self._memory["u"] = u
+        last = self._memory.get("u")
+        start = None if last is None else last[:, None]
+        guide, u = place_guide(self.target, *self.population.unpack(x), start)
+        self._memory["u"] = u[:, 0]
         base = quadrature_base(self.population.n_subjects, self.population.r, self.n_nodes)
         self._guided["now"] = GuidedLikelihood(self.target, self.population, guide, base)
 

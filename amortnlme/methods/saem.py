@@ -14,7 +14,7 @@ from amortnlme.methods.assemble import Solution, assemble_fit, importance_warnin
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes, better_modes, find_ebe
-from amortnlme.methods.guided_likelihood import GuidedLikelihood, place_guide
+from amortnlme.methods.guided_likelihood import guide_closely
 from amortnlme.methods.identifiability import information_warning, unidentified
 from amortnlme.methods.information import SINGULAR, invert_information, weak_entries
 from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
@@ -27,7 +27,7 @@ from amortnlme.methods.local_search import (
     vanishing_errors,
 )
 from amortnlme.methods.louis import louis_covariance
-from amortnlme.methods.other_modes import other_modes
+from amortnlme.methods.other_modes import other_modes, starts_at_modes
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.referee import Verdict, referee
@@ -141,13 +141,14 @@ class Saem(AbstractMethod):
                 with watch("search"):
                     path = self._path(bound, population, start, stream(problem.seed, CHAIN_STREAM, number))
                 with watch("referee"):
-                    modes = _modes(bound, population, path.x, stream(problem.seed, MODE_STREAM))
+                    modes = _modes(bound, population, path, stream(problem.seed, MODE_STREAM))
                     verdict = self._judge(bound, population, path.x, modes, problem.seed)
                 runs.append((path, modes, verdict))
             values = [v.ofv if np.isfinite(v.ofv) else np.inf for *_, v in runs]
             path, modes, verdict = runs[int(np.argmin(values))]
             with watch("information"):
-                ending = _ending(bound, population, path, stream(problem.seed, NODE_STREAM), self.n_points)
+                rng = stream(problem.seed, NODE_STREAM)
+                ending = _ending(bound, population, path, modes.u, rng, self.n_points)
                 ending = self._with_standard_errors(bound, population, modes, ending, problem.seed)
             return self._result(problem, path, modes, verdict, ending, values, watch)
 
@@ -260,11 +261,17 @@ class _Ending:
 
 
 def _modes(
-    bound: BoundModel, population: BoundPopulation, x: np.ndarray, rng: np.random.Generator
+    bound: BoundModel, population: BoundPopulation, path: SaemPath, rng: np.random.Generator
 ) -> EmpiricalBayes:
-    """Conditional modes; the best ones of several searches, as individuals may have two modes."""
-    mu, factor = population.unpack(x)
+    """Conditional modes; the best ones of several searches, as individuals may have two modes.
+
+    From the typical subject alone the modes of unusual individuals may be out of reach; their chains are
+    there.
+    """
+    mu, factor = population.unpack(path.x)
     first = find_ebe(bound, mu, factor, max_iterations=20, tolerance=1e-2)
+    start = np.linalg.lstsq(factor, (path.place - mu).T, rcond=None)[0].T
+    first = better_modes(first, find_ebe(bound, mu, factor, start=start, max_iterations=20, tolerance=1e-2))
     found = better_modes(first, other_modes(bound, mu, factor, first, N_SEARCHES, rng)[0])
     return find_ebe(bound, mu, factor, start=found.u)
 
@@ -273,6 +280,7 @@ def _ending(
     bound: BoundModel,
     population: BoundPopulation,
     path: SaemPath,
+    modes_u: np.ndarray,
     rng: np.random.Generator,
     n_points: int,
 ) -> _Ending:
@@ -282,8 +290,8 @@ def _ending(
         n_points //= 2
     base = base_numbers(population.n_subjects, n_points, population.r, rng, defensive=False)
     mu, factor = population.unpack(x)
-    guide, u = place_guide(bound, mu, factor, None)
-    objective = GuidedLikelihood(bound, population, guide, base)
+    starts = starts_at_modes(bound, mu, factor, modes_u, N_SEARCHES, rng)
+    objective, u = guide_closely(bound, population, x, starts, base, rng)
     value, gradient = negative_value_and_gradient(objective, x)
     if not np.isfinite(value):
         return _Ending(x, None, FitStatus.FAILED, np.inf, [])
@@ -294,7 +302,7 @@ def _ending(
     gone = vanishing_errors(objective, population, x, unknown)
     on_boundary = bool(pinned or gone)
     free = np.setdiff1d(np.arange(population.n_x), [*pinned, *gone])
-    if not on_boundary and (found := unidentified(scores, bound, population, x, mu + u @ factor.T)):
+    if not on_boundary and (found := unidentified(scores, bound, population, x, mu + u[:, 0] @ factor.T)):
         return _Ending(x, None, FitStatus.NOT_CONVERGED, np.inf, found)
     information = information_at(objective, x, scale, free)
     covariance = invert_information(information)

@@ -21,7 +21,7 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 PRIOR_SHARE = 0.2
 TARGET_ACCEPTANCE = 0.3
 ADAPTATION = 0.4
-DEGREES_OF_FREEDOM = 5.0
+DEGREES_OF_FREEDOM = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -74,6 +74,8 @@ class SaemPath:
         Whether the exploration became stationary within its limit.
     mc_se : ndarray, shape (n_x,)
         Monte-Carlo SE of x, from batches of the averaged iterates.
+    place : ndarray, shape (n_subjects, d)
+        Where each subject's chains ended, the best of them, on the phi scale.
     """
 
     x: np.ndarray
@@ -81,6 +83,7 @@ class SaemPath:
     n_exploration: int
     settled: bool
     mc_se: np.ndarray
+    place: np.ndarray
 
 
 @dataclass(slots=True)
@@ -176,6 +179,12 @@ class _Saem:
         state.chains = Chains(eta, state.chains.log_likelihood, state.chains.log_step)
         omega = _floored(root @ root.T, omega, LOWEST_SHARE)
         state.fixed, state.omega = fixed, _not_below(omega, state.least_omega)
+
+    def best_place(self, state: _State) -> np.ndarray:
+        """Each subject's chain with the largest joint density, on the phi scale."""
+        law = self._law(state.fixed, state.omega)
+        joint = law.log_likelihood(state.chains.eta) + law.log_prior(state.chains.eta)
+        return law.phi(state.chains.eta)[np.arange(len(joint)), joint.argmax(axis=1)]
 
     def pack(self, state: _State) -> np.ndarray:
         return self._pack(state.fixed, state.omega)
@@ -284,7 +293,8 @@ def run_saem(
     bar.close()
     path = np.array(iterates)
     kept = path[n_done + n_averaging // 2 :]
-    return SaemPath(population.fold_signs(kept.mean(axis=0)), path, n_done, settled, _batch_se(kept))
+    x, place = population.fold_signs(kept.mean(axis=0)), run.best_place(state)
+    return SaemPath(x, path, n_done, settled, _batch_se(kept), place)
 
 
 def _floored(omega: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:

@@ -20,6 +20,7 @@ from amortnlme.solve.linear_advance import (
     response,
 )
 from amortnlme.solve.linear_arrays import Entries, Rates, Regimen, make_entries, make_work
+from amortnlme.solve.linear_lanes import LANES, ROUNDING, is_plain, make_lane_work, solve_lanes
 from amortnlme.solve.linear_steady import steady_state
 from amortnlme.solve.pointers import Pointer
 from amortnlme.solve.schedule import (
@@ -37,9 +38,8 @@ from amortnlme.solve.schedule import (
 OK = int(SolveStatus.OK)
 NON_FINITE = int(SolveStatus.NON_FINITE)
 NO_STEADY_STATE = int(SolveStatus.NO_STEADY_STATE)
-# Two intervals are the same when they differ by less than times are known: a few units in the last place.
-ROUNDING = 4.0 * 2.0**-52
-
+# With fewer lanes the copies cost more than SIMD saves.
+FEWEST_LANES = 4
 
 # Literal arguments are wrapped (np.int64(0), np.bool_(False)), because Numba compiles a function again for
 # each literal.
@@ -356,17 +356,53 @@ def _solve_row(
     return OK if finite else NON_FINITE
 
 
+@kernel
+def _rows_alike(row, list_index, n_segments, events, rates, entries, status, n_slopes):
+    """Count the rows from here on to be solved side by side: one plain list, rates that never change."""
+    g = list_index[row]
+    if (
+        n_segments != 1
+        or rates.inputs.shape[0] > 0
+        or (entries.fraction_slopes.shape[0] > 0 and n_slopes > 0)
+        or events.n_events[g] == 0
+        or not is_plain(events, g)
+    ):
+        return 0
+    end = row
+    while (
+        end < min(row + LANES, list_index.shape[0])
+        and list_index[end] == g
+        and status[end] == OK
+        and rates.modal[end] == 1
+    ):
+        end += 1
+    return end - row
+
+
 def _propagate(
-    list_index, n_segments, events, rates, entries, order, position, work, x, s, status,
-    advance, begin, change_basis, add_flow, dose, steady_state,
+    list_index, n_segments, events, rates, entries, order, position, work, lanes, x, s, status,
+    advance, begin, change_basis, add_flow, dose, steady_state, solve_lanes,
 ):  # fmt: skip
-    for row in range(list_index.shape[0]):
+    row = 0
+    while row < list_index.shape[0]:
         g = list_index[row]
-        if status[row] == OK and events.n_events[g] > 0:
-            status[row] = _solve_row(
-                row, g, n_segments, events, rates, entries, order, position, work, x, s,
-                advance, begin, change_basis, add_flow, dose, steady_state,
+        alike = _rows_alike(row, list_index, n_segments, events, rates, entries, status, s.shape[2])
+        if alike >= FEWEST_LANES:
+            solve_lanes(
+                row, alike, g, events, rates, entries, order, position, work, lanes, x, s,
+                begin, add_flow, advance,
             )  # fmt: skip
+            for lane in range(alike):
+                status[row + lane] = OK if lanes.checksum[lane] == 0.0 else NON_FINITE
+            row += alike
+            continue
+        for single in range(row, row + max(alike, 1)):
+            if status[single] == OK and events.n_events[g] > 0:
+                status[single] = _solve_row(
+                    single, g, n_segments, events, rates, entries, order, position, work, x, s,
+                    advance, begin, change_basis, add_flow, dose, steady_state,
+                )  # fmt: skip
+        row += max(alike, 1)
 
 
 def _signatures() -> dict[Callable[..., Any], Any]:
@@ -402,8 +438,12 @@ def _signatures() -> dict[Callable[..., Any], Any]:
         ),
         steady_state: steady,
     }
+    lanes = typeof(make_lane_work(1, 0))
     ones, x = types.int64[::1], types.float64[:, :, ::1]
     s = types.float64[:, :, :, ::1]
+    single = (types.FunctionType(pointers[f]) for f in (_begin, _add_flow, advance))
+    table = (events, rates, entries, ones, ones, work, lanes, x, s)
+    pointers[solve_lanes] = types.void(i, i, i, *table, *single)
     pointers[_propagate] = types.void(
         ones,
         i,
@@ -413,6 +453,7 @@ def _signatures() -> dict[Callable[..., Any], Any]:
         ones,
         ones,
         work,
+        lanes,
         x,
         s,
         ones,
@@ -471,7 +512,8 @@ def propagate(
         settles.
     """
     *pointed, drive = _compiled()
-    work = make_work(x.shape[2], s.shape[2])
+    size = x.shape[2], s.shape[2]
     drive(
-        list_index, n_segments, events, rates, entries, order, np.argsort(order), work, x, s, status, *pointed
-    )
+        list_index, n_segments, events, rates, entries, order, np.argsort(order),
+        make_work(*size), make_lane_work(*size), x, s, status, *pointed,
+    )  # fmt: skip

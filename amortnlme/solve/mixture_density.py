@@ -16,30 +16,57 @@ from amortnlme.solve.lane_jit import lane_jit as kernel
 
 
 @kernel
-def _log_t_mixture(points, mode, root, nu, constant, white, parts, out):
+def _square(point, mode, root, white):
+    """|R^-1 (x - m)|^2 by forward substitution."""
+    square = 0.0
+    for a in range(point.shape[0]):
+        value = point[a] - mode[a]
+        for b in range(a):
+            value -= root[a, b] * white[b]
+        white[a] = value / root[a, a]
+        square += white[a] * white[a]
+    return square
+
+
+@kernel
+def _power(base, twice):
+    """Raise to the power -twice / 2: cheaper by far than a logarithm and an exponential."""
+    value = 1.0 / math.sqrt(base) if twice % 2 else 1.0
+    factor, left = 1.0 / base, twice // 2
+    while left > 0:
+        if left % 2:
+            value *= factor
+        factor *= factor
+        left //= 2
+    return value
+
+
+@kernel
+def _log_t_mixture(points, mode, root, log_det, weight, least, nu, constant, white, out):
     n, C, r = points.shape
     K = mode.shape[1]
     for i in range(n):
         for c in range(C):
-            top = -math.inf
-            for k in range(K):
-                square, log_det = 0.0, 0.0
-                for a in range(r):
-                    value = points[i, c, a] - mode[i, k, a]
-                    for b in range(a):
-                        value -= root[i, k, a, b] * white[b]
-                    white[a] = value / root[i, k, a, a]
-                    square += white[a] * white[a]
-                    log_det += math.log(root[i, k, a, a])
-                parts[k] = -0.5 * (nu + r) * math.log1p(square / nu) - log_det
-                top = max(top, parts[k])
             total = 0.0
             for k in range(K):
-                total += math.exp(parts[k] - top)
+                square = _square(points[i, c], mode[i, k], root[i, k], white)
+                total += weight[i, k] * _power(1.0 + square / nu, nu + r)
+            if total > 1e-290:
+                out[i, c] = math.log(total / K) - least[i] + constant
+                continue
+            # So far out that the powers vanish: on the log scale.
+            top = -math.inf
+            for k in range(K):
+                square = _square(points[i, c], mode[i, k], root[i, k], white)
+                top = max(top, -0.5 * (nu + r) * math.log1p(square / nu) - log_det[i, k])
+            total = 0.0
+            for k in range(K):
+                square = _square(points[i, c], mode[i, k], root[i, k], white)
+                total += math.exp(-0.5 * (nu + r) * math.log1p(square / nu) - log_det[i, k] - top)
             out[i, c] = top + math.log(total / K) + constant
 
 
-def log_t_mixture(points: np.ndarray, mode: np.ndarray, root: np.ndarray, nu: float) -> np.ndarray:
+def log_t_mixture(points: np.ndarray, mode: np.ndarray, root: np.ndarray, nu: int) -> np.ndarray:
     """Evaluate every subject's equally weighted mixture at its own points.
 
     Parameters
@@ -49,18 +76,21 @@ def log_t_mixture(points: np.ndarray, mode: np.ndarray, root: np.ndarray, nu: fl
     mode : ndarray, shape (n, K, r)
     root : ndarray, shape (n, K, r, r)
         Lower triangular with positive diagonal; root root' is the scale matrix of a component.
-    nu : float
+    nu : int
         Degrees of freedom.
 
     Returns
     -------
     ndarray, shape (n, C)   [nats]
     """
-    r, K = points.shape[2], mode.shape[1]
+    r = points.shape[2]
     constant = math.lgamma(0.5 * (nu + r)) - math.lgamma(0.5 * nu) - 0.5 * r * math.log(nu * math.pi)
+    log_det = np.log(np.diagonal(root, axis1=2, axis2=3)).sum(axis=2)
+    least = log_det.min(axis=1)
+    weight = np.exp(least[:, None] - log_det)
     out = np.empty(points.shape[:2])
     _log_t_mixture(
         np.ascontiguousarray(points), np.ascontiguousarray(mode), np.ascontiguousarray(root),
-        float(nu), constant, np.empty(r), np.empty(K), out,
+        log_det, weight, least, nu, constant, np.empty(r), out,
     )  # fmt: skip
     return out

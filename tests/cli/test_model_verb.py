@@ -1,4 +1,4 @@
-"""`amortnlme model show`: a model in full, and the code that computes it."""
+"""`amortnlme model show`, `models` and `check`: a model in full, the code that computes it, its contract."""
 
 from __future__ import annotations
 
@@ -65,3 +65,14 @@ def test_show_refuses_a_model_that_does_not_exist(capsys):
 
 def test_model_without_a_verb_is_wrong_usage(capsys):
     assert refusal(["model"], capsys) == "E_USAGE"
+
+
+@pytest.mark.parametrize("name", ["one_compartment_oral", "two_compartment_infusion"])
+def test_check_passes_every_shipped_model(name, capsys):
+    assert main(["check", name]) == 0
+    assert "points of the contract are kept" in capsys.readouterr().out
+
+
+def test_models_lists_what_is_shipped(capsys):
+    assert main(["models"]) == 0
+    assert "one_compartment_oral" in capsys.readouterr().out

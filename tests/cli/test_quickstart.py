@@ -12,7 +12,7 @@ import pytest
 from amortnlme.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.artefact, pytest.mark.backend]
+pytestmark = pytest.mark.artefact
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,7 @@ def finished(tmp_path_factory):
     return folder, code, json.loads((folder / "quickstart.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.backend
 def test_quickstart_fits_four_population_models(finished):
     _, code, document = finished
     assert code == 0
@@ -37,6 +38,7 @@ def test_quickstart_fits_four_population_models(finished):
     assert document["result"]["comparison"]["fits"] == [fit["population"]["name"] for fit in fits]
 
 
+@pytest.mark.backend
 def test_quickstart_gives_every_objective_value_its_method_and_its_error(finished):
     for fit in finished[2]["result"]["fits"]:
         assert fit["ofv"]["kind"] == "importance_sampling"
@@ -44,12 +46,14 @@ def test_quickstart_gives_every_objective_value_its_method_and_its_error(finishe
         assert 0 < fit["ofv"]["monte_carlo_se"] < 0.1
 
 
+@pytest.mark.backend
 def test_quickstart_gives_no_wald_errors_on_the_boundary(finished):
     by_name = {fit["population"]["name"]: fit for fit in finished[2]["result"]["fits"]}
     assert all(row["se"] is None for row in by_name["full omega"]["estimates"])
     assert all(row["se"] > 0 for row in by_name["V~weight"]["estimates"])
 
 
+@pytest.mark.backend
 def test_quickstart_writes_one_self_contained_page(finished):
     page = (finished[0] / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r"""(?:src|href)=["']https?://""", page)
@@ -82,6 +86,7 @@ def test_a_population_swap_costs_no_more_than_150_evaluations_of_the_likelihood(
     assert swap < 150 * (time.process_time() - started) / 20
 
 
+@pytest.mark.backend
 def test_the_notebook_example_of_the_readme_runs(capsys, monkeypatch, tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

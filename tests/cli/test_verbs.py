@@ -139,14 +139,3 @@ def test_a_verb_that_starts_the_networks_leaves_standard_error_empty(study, tmp_
     command = [sys.executable, "-m", "amortnlme", *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("name", ["one_compartment_oral", "two_compartment_infusion"])
-def test_check_passes_every_shipped_model(name, capsys):
-    assert main(["check", name]) == 0
-    assert "points of the contract are kept" in capsys.readouterr().out
-
-
-def test_models_lists_what_is_shipped(capsys):
-    assert main(["models"]) == 0
-    assert "one_compartment_oral" in capsys.readouterr().out

@@ -63,25 +63,25 @@ RELEASED = menu("released", 2, 2, ss=(0,))
 MATURING = menu("maturing", 1, 1, ss=(0, 0, 1))
 
 
-@settings(max_examples=260)
+@settings(max_examples=80)
 @given(cases(LINEAR))
 def test_linear_model_follows_any_event_table_in_closed_form_and_by_rodas5p(case):
     check_values(case, model("linear", "closed_form"), model("linear", "rodas5p"))
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(cases(SATURABLE))
 def test_nonlinear_model_follows_any_event_table(case):
     check_values(case, model("saturable"))
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(cases(RELEASED))
 def test_model_with_a_start_and_initial_states_follows_any_event_table(case):
     check_values(case, model("released", "closed_form"), model("released", "rodas5p"))
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(cases(MATURING))
 def test_time_dependent_model_follows_any_event_table(case):
     check_values(case, model("maturing"))
@@ -109,25 +109,25 @@ def check_sensitivities(case: Case, *engines):
             assert error <= TOLERANCE, (engine.parameters.names[column], error)
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(cases(smooth(LINEAR)))
 def test_linear_sensitivities_pass_any_event_in_closed_form_and_by_rodas5p(case):
     check_sensitivities(case, model("linear", "closed_form"), model("linear", "rodas5p"))
 
 
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(cases(smooth(SATURABLE)))
 def test_nonlinear_sensitivities_pass_any_event(case):
     check_sensitivities(case, model("saturable"))
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(cases(smooth(RELEASED)))
 def test_sensitivities_with_a_start_and_initial_states_pass_any_event(case):
     check_sensitivities(case, model("released", "closed_form"), model("released", "rodas5p"))
 
 
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(cases(smooth(MATURING)))
 def test_time_dependent_sensitivities_pass_any_event(case):
     check_sensitivities(case, model("maturing"))
@@ -149,6 +149,26 @@ def test_thousands_of_event_tables_are_followed(menu, engines, share):
     @given(cases(menu))
     def follow(case):
         check_values(case, *(model(*engine) for engine in engines))
+
+    follow()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("menu", "engines", "share"),
+    [
+        (LINEAR, (("linear", "closed_form"), ("linear", "rodas5p")), 30),
+        (SATURABLE, (("saturable",),), 24),
+        (RELEASED, (("released", "closed_form"), ("released", "rodas5p")), 30),
+        (MATURING, (("maturing",),), 20),
+    ],
+    ids=["linear", "saturable", "released", "maturing"],
+)
+def test_sensitivities_pass_dozens_of_event_tables(menu, engines, share):
+    @settings(max_examples=share)
+    @given(cases(smooth(menu)))
+    def follow(case):
+        check_sensitivities(case, *(model(*engine) for engine in engines))
 
     follow()
 

@@ -102,7 +102,7 @@ def test_focei_and_laplace_are_nearly_exact_here_and_fo_is_not():
     assert _excess(_fit("ka_v_weight", "fo"), "ka_v_weight") > 5.0
 
 
-@pytest.mark.parametrize("starts", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("starts", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_no_start_ends_in_the_flip_flop_optimum(starts):
     population = load_bundled_population("theophylline_none")
     result = fit(

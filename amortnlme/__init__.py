@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from amortnlme.data.wide_table import read_wide as read_wide
     from amortnlme.diagnostics.arviz_export import to_inference_data as to_inference_data
     from amortnlme.diagnostics.compare import compare as compare
+    from amortnlme.diagnostics.partial_effects import partial_effect as partial_effect
     from amortnlme.methods.amortized import Amortized as Amortized
     from amortnlme.methods.classical import Fo as Fo
     from amortnlme.methods.classical import Foce as Foce
@@ -34,11 +35,16 @@ if TYPE_CHECKING:
     from amortnlme.methods.classical import Quadrature as Quadrature
     from amortnlme.methods.fit import fit as fit
     from amortnlme.methods.near_optimum import near_optimum as near_optimum
+    from amortnlme.methods.pooled import Pooled as Pooled
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
     from amortnlme.methods.profiles import profiles as profiles
     from amortnlme.methods.resampling import bootstrap as bootstrap
     from amortnlme.methods.resampling import sample_population as sample_population
     from amortnlme.methods.saem import Saem as Saem
+    from amortnlme.methods.sampled_vi import SampledVi as SampledVi
+    from amortnlme.methods.validation import choose_ridge as choose_ridge
+    from amortnlme.methods.validation import score_new_subjects as score_new_subjects
+    from amortnlme.methods.vi import Vi as Vi
     from amortnlme.model.contract import check_model as check_model
     from amortnlme.model.individual import IndividualModel as IndividualModel
     from amortnlme.model.registry import load_model as load_model
@@ -50,6 +56,8 @@ if TYPE_CHECKING:
     from amortnlme.neural.train import train as train
     from amortnlme.population.effects import CovariateEffect as CovariateEffect
     from amortnlme.population.effects import RandomEffects as RandomEffects
+    from amortnlme.population.networks import NetworkEffect as NetworkEffect
+    from amortnlme.population.networks import NetworkInput as NetworkInput
     from amortnlme.population.population_model import PopulationModel as PopulationModel
     from amortnlme.population.posterior_draws import PosteriorDraws as PosteriorDraws
     from amortnlme.population.toml import read_population as read_population
@@ -68,14 +76,19 @@ _HOMES = {
     "amortnlme.data.wide_table": ["read_wide"],
     "amortnlme.diagnostics.arviz_export": ["to_inference_data"],
     "amortnlme.diagnostics.compare": ["compare"],
+    "amortnlme.diagnostics.partial_effects": ["partial_effect"],
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.fit": ["fit"],
     "amortnlme.methods.near_optimum": ["near_optimum"],
+    "amortnlme.methods.pooled": ["Pooled"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
     "amortnlme.methods.profiles": ["profiles"],
     "amortnlme.methods.resampling": ["bootstrap", "sample_population"],
     "amortnlme.methods.saem": ["Saem"],
+    "amortnlme.methods.sampled_vi": ["SampledVi"],
+    "amortnlme.methods.validation": ["choose_ridge", "score_new_subjects"],
+    "amortnlme.methods.vi": ["Vi"],
     "amortnlme.model.contract": ["check_model"],
     "amortnlme.model.individual": ["IndividualModel"],
     "amortnlme.model.registry": ["load_model", "model_names"],
@@ -84,6 +97,7 @@ _HOMES = {
     "amortnlme.neural.spec": ["NetworkSpec", "TrainingSpec"],
     "amortnlme.neural.train": ["train"],
     "amortnlme.population.effects": ["CovariateEffect", "RandomEffects"],
+    "amortnlme.population.networks": ["NetworkEffect", "NetworkInput"],
     "amortnlme.population.population_model": ["PopulationModel"],
     "amortnlme.population.posterior_draws": ["PosteriorDraws"],
     "amortnlme.population.toml": ["read_population"],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.base import AbstractMethod
     from amortnlme.methods.population_fit import PopulationFit
 
-METHODS = ("amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "saem")
+METHODS = ("amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "vi", "saem", "pooled")
 
 
 def run(
@@ -114,14 +114,14 @@ class _Options:
             raise UsageError(
                 "E_USAGE_METHOD", f"method {self.method!r} is unknown. Allowed: {', '.join(METHODS)}."
             )
-        classical = ("fo", "foce", "focei", "laplace", "agq", "saem")
+        classical = ("fo", "foce", "focei", "laplace", "agq", "vi", "saem")
         for flag, value, owners in (
             ("--correction", self.correction, ("amortized",)),
             ("--estimator", self.estimator, ("amortized", "monte-carlo")),
             ("--draws", self.draws, ("amortized", "monte-carlo")),
             ("--data", self.data, ("amortized", "monte-carlo")),
             ("--pooled-variance", self.pooled_variance, ("monte-carlo",)),
-            ("--nodes", self.nodes, ("agq",)),
+            ("--nodes", self.nodes, ("agq", "vi")),
             ("--standard-errors", self.standard_errors, classical),
         ):
             if value is not None and self.method not in owners:
@@ -183,15 +183,21 @@ def _monte_carlo(options: _Options) -> AbstractMethod:
 
 def _classical(options: _Options) -> AbstractMethod:
     from amortnlme.methods.classical import Fo, Foce, Focei, Laplace, Quadrature
+    from amortnlme.methods.pooled import Pooled
     from amortnlme.methods.saem import Saem
+    from amortnlme.methods.vi import Vi
 
     starts = 1 if options.starts is None else options.starts
     if options.method == "saem":
         return Saem(starts=starts, standard_errors=options.standard_errors or Saem().standard_errors)
+    if options.method == "pooled":
+        return Pooled(starts=starts)
     errors = options.standard_errors or "hessian"
     if options.method == "agq":
         nodes = Quadrature().n_nodes if options.nodes is None else options.nodes
         return Quadrature(n_nodes=nodes, starts=starts, standard_errors=errors)
+    if options.method == "vi":
+        return Vi(n_nodes=options.nodes, starts=starts, standard_errors=errors)
     kinds = {"fo": Fo, "foce": Foce, "focei": Focei, "laplace": Laplace}
     return kinds[options.method](starts=starts, standard_errors=errors)
 

@@ -28,12 +28,12 @@ DrawsOfFit = Annotated[
     int | None, typer.Option("--draws", min=1, help="Draws per subject from --estimator (1000).")
 ]
 Starts = Annotated[int | None, typer.Option("--starts", help="Starting points (the best end is returned).")]
-Nodes = Annotated[int | None, typer.Option("--nodes", help="Quadrature nodes per random effect (agq).")]
+Nodes = Annotated[int | None, typer.Option("--nodes", help="Quadrature nodes per random effect (agq, vi).")]
 StandardErrors = Annotated[
     str | None,
     typer.Option(
         "--standard-errors",
-        help="hessian, scores, sandwich or linearization (fo to agq); importance, louis or linearization "
+        help="hessian, scores, sandwich or linearization (fo to vi); importance, louis or linearization "
         "(saem).",
     ),
 ]

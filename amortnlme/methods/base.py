@@ -55,6 +55,8 @@ class AbstractMethod(ABC):
         Capabilities the individual model must have.
     handles_groups : bool
         Whether parameters may have distributions of their own in groups of subjects.
+    handles_networks : bool
+        Whether networks of covariates may move the parameters.
     """
 
     __slots__ = ()
@@ -63,6 +65,7 @@ class AbstractMethod(ABC):
     needs_draws: ClassVar[bool]
     requires: ClassVar[frozenset[str]]
     handles_groups: ClassVar[bool] = False
+    handles_networks: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, problem: FitProblem) -> PopulationFit:

@@ -10,7 +10,8 @@ from amortnlme.core.errors import CapabilityError, UsageError
 from amortnlme.methods.base import AbstractMethod, FitProblem
 from amortnlme.methods.first_order_likelihood import ConditionalFirstOrderLikelihood, FirstOrderLikelihood
 from amortnlme.methods.laplace_likelihood import LaplaceLikelihood
-from amortnlme.methods.likelihood_fit import LikelihoodOptions, ModalObjective, fit_likelihood
+from amortnlme.methods.likelihood_fit import LikelihoodOptions, fit_likelihood
+from amortnlme.methods.local_search import ModalObjective
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.methods.quadrature_likelihood import QuadratureLikelihood
 from amortnlme.model.bound import BoundModel
@@ -45,7 +46,7 @@ def _refuse_censoring(problem: FitProblem) -> None:
             "E_FIT_CENSORED",
             "method 'fo' cannot use censored observations: its closed form is a normal density, and the "
             "probability of a subject's censored records is a normal integral with one dimension for each of "
-            "them. Choose foce, focei, laplace, agq or saem, or drop the censored records.",
+            "them. Choose foce, focei, laplace, agq, vi or saem, or drop the censored records.",
         )
 
 
@@ -65,6 +66,7 @@ class Fo(AbstractMethod):
     name: ClassVar[str] = "fo"
     needs_draws: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = NEEDS
+    handles_networks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""
@@ -91,6 +93,7 @@ class Foce(AbstractMethod):
     name: ClassVar[str] = "foce"
     needs_draws: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = NEEDS
+    handles_networks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""
@@ -118,6 +121,7 @@ class Focei(AbstractMethod):
     name: ClassVar[str] = "focei"
     needs_draws: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = NEEDS
+    handles_networks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""
@@ -143,6 +147,7 @@ class Laplace(AbstractMethod):
     name: ClassVar[str] = "laplace"
     needs_draws: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = NEEDS
+    handles_networks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""
@@ -181,6 +186,7 @@ class Quadrature(AbstractMethod):
     name: ClassVar[str] = "quadrature"
     needs_draws: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = NEEDS
+    handles_networks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""

@@ -9,7 +9,7 @@ from amortnlme.methods.laplace_likelihood import ExpandableTarget, LaplaceLikeli
 from amortnlme.methods.surrogate import gaussian_prior_moments
 from amortnlme.model.prior import AbstractPrior
 from amortnlme.population.bound_population import BoundPopulation
-from amortnlme.population.starts import moments_to_start
+from amortnlme.population.starts import moments_to_start, with_weights
 
 #: The typical values of the model are taken as start where they fit better by this much in log-likelihood:
 #: individual fits then lie in another basin (flip-flop kinetics, say), which a wide prior lets them.
@@ -68,8 +68,14 @@ def data_starts(
     """
     mean, covariance = individual_moments(target, prior, population.n_subjects)
     variance = np.diagonal(covariance, axis1=1, axis2=2)
-    center = _better(target, population, moments_to_start(population, mean, variance))
+    moments = with_weights(population, moments_to_start(population, mean, variance), mean, rng)
+    center = _better(target, population, moments)
     starts = np.tile(center, (n_starts, 1))
+    if population.networks:
+        # Networks from other weights are starts enough: typical values and their weights belong together.
+        for k in range(1, n_starts):
+            starts[k] = with_weights(population, center, mean, rng)
+        return starts
     spread = mean.std(axis=0) + np.sqrt(np.median(variance, axis=0))
     noise = rng.standard_normal((n_starts - 1, population.n_x))
     theta, beta, diagonal = population.theta_slice, population.beta_slice, population.chol_diagonal
@@ -84,6 +90,7 @@ def _better(target: ExpandableTarget, population: BoundPopulation, moments: np.n
     space, diagonal = population.parameters, population.chol_diagonal
     is_bounded = np.array([space.parameters[p].transform != "identity" for p in population.random_index])
     typical = np.zeros(population.n_x)
+    typical[population.weight_slice] = moments[population.weight_slice]
     typical[population.theta_slice] = space.typical_phi[population.theta_index]
     typical[diagonal] = np.where(is_bounded, np.minimum(moments[diagonal], LARGEST_SD), moments[diagonal])
     values = [LaplaceLikelihood(target, population).value_and_scores(x)[0].sum() for x in (moments, typical)]

@@ -103,7 +103,7 @@ class FirstOrderLikelihood:
         dmu = (np.nan_to_num(dF) * by_slope[:, None]).sum(axis=(2, 3)) - 2.0 * (a[..., None] * F).sum(axis=1)
         by_sd = 2.0 * s * np.diagonal(W, axis1=1, axis2=2)
         dmu += (by_sd[..., None] * around.sd_slope[:, 0]).sum(axis=1)
-        scores = -0.5 * self.population.pullback(dmu, dfactor)
+        scores = -0.5 * self.population.pullback(dmu, dfactor, x)
         return np.where(lost, -np.inf, value), np.where(lost[:, None], 0.0, scores)
 
 
@@ -175,7 +175,7 @@ class ConditionalFirstOrderLikelihood:
             by_sd = -2.0 * motion.ds + leverage * motion.dcurvature_ds + shift * motion.dh_ds
             # A record that was not observed has an SD of 1 that never moves.
             dmu = dmu + np.nan_to_num(by_sd[..., None] * sd_slope).sum(axis=1)
-        scores = -0.5 * self.population.pullback(dmu, dfactor)
+        scores = -0.5 * self.population.pullback(dmu, dfactor, x)
         return np.where(lost, -np.inf, value), np.where(lost[:, None], 0.0, scores)
 
 

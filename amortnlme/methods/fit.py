@@ -67,7 +67,7 @@ def fit(
     FitError
         E_FIT_TOO_FEW_SUBJECTS.
     CapabilityError
-        E_FIT_CAPABILITY, E_FIT_OCCASIONS, E_FIT_GROUPS.
+        E_FIT_CAPABILITY, E_FIT_OCCASIONS, E_FIT_GROUPS, E_FIT_NETWORKS.
     PopulationError
         When the population model does not fit the parameters or covariates.
     """
@@ -80,13 +80,7 @@ def fit(
     individual = _resolve_model(draws, dataset, model)
     if individual is not None:
         _check_capabilities(f"method {method.name!r}", method.requires, individual)
-    if population.groups and not method.handles_groups:
-        raise CapabilityError(
-            "E_FIT_GROUPS",
-            f"population {population.name!r} has parameters by group "
-            f"({', '.join(g.parameter for g in population.groups)}), which method {method.name!r} does not "
-            "handle. Fit posterior draws by method 'amortized', or remove the groups.",
-        )
+    _refuse_unhandled(population, method)
     study = None
     if population.occasion_effects is not None:
         study = _spelled_out(draws, dataset, individual, population, method)
@@ -174,6 +168,23 @@ def _joined(
         bound_model=bound_model,
         seed=seed,
     )
+
+
+def _refuse_unhandled(population: PopulationModel, method: AbstractMethod) -> None:
+    """Refuse features of a population model that a method does not know."""
+    if population.groups and not method.handles_groups:
+        raise CapabilityError(
+            "E_FIT_GROUPS",
+            f"population {population.name!r} has parameters by group "
+            f"({', '.join(g.parameter for g in population.groups)}), which method {method.name!r} does "
+            "not handle. Fit posterior draws by method 'amortized', or remove the groups.",
+        )
+    if population.networks and not method.handles_networks:
+        raise CapabilityError(
+            "E_FIT_NETWORKS",
+            f"population {population.name!r} has networks of covariates, which method {method.name!r} does "
+            "not handle. Fit the data by pooled, fo, foce, focei, laplace, agq or vi, or remove them.",
+        )
 
 
 def _arguments(
@@ -294,7 +305,7 @@ def _spelled_out(
             "E_FIT_OCCASIONS",
             f"population {population.name!r} has inter-occasion variability, which method {method.name!r} "
             "does not handle: posterior draws hold one set of parameters per subject. Fit the data by fo, "
-            "foce, focei, laplace, agq or saem, or remove the occasion effects.",
+            "foce, focei, laplace, agq, vi or saem, or remove the occasion effects.",
         )
     return spell_out_occasions(_required(individual, method), _required(dataset, method), effects.on)
 

@@ -102,7 +102,7 @@ class GuidedLikelihood:
             joint=(weighted * joint).sum(axis=2),
             spread=np.swapaxes(weighted * self._blocks(self.base.scaled), -1, -2) @ white_joint,
         )
-        return value, self.population.pullback(dmu.sum(axis=1), dfactor.sum(axis=1))
+        return value, self.population.pullback(dmu.sum(axis=1), dfactor.sum(axis=1), x)
 
     def noise_moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Monte-Carlo covariance of the total score, and the leading term of its bias.

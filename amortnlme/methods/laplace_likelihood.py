@@ -290,7 +290,7 @@ class LaplaceLikelihood:
         value = settled.modes.log_joint - 0.5 * term.log_det
         lost = ~np.isfinite(value)
         dmu, dfactor, _ = total_gradient(shape, term, factor, settled.modes.u)
-        scores = -0.5 * self.population.pullback(dmu, dfactor)
+        scores = -0.5 * self.population.pullback(dmu, dfactor, x)
         return np.where(lost, -np.inf, value), np.where(lost[:, None], 0.0, scores)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from amortnlme.methods.data_start import data_starts
 from amortnlme.methods.ebe import EmpiricalBayes
 from amortnlme.methods.identifiability import unidentified
 from amortnlme.methods.linearization import linearized_covariance, refuse_linearization
-from amortnlme.methods.local_search import PopulationObjective
+from amortnlme.methods.local_search import ModalObjective, PopulationObjective
 from amortnlme.methods.maximize import maximize
+from amortnlme.methods.penalized_search import maximize_penalized
 from amortnlme.methods.population_fit import FitQuality, PopulationFit
 from amortnlme.methods.referee import referee
 from amortnlme.methods.refine import Optimum
@@ -29,14 +30,6 @@ from amortnlme.population.bound_population import BoundPopulation
 
 START_STREAM, REFEREE_STREAM = 0, 1
 STANDARD_ERRORS = ("hessian", "scores", "sandwich", "linearization")
-
-
-class ModalObjective(PopulationObjective, Protocol):
-    """A population log-likelihood that knows the conditional modes."""
-
-    def modes(self, x: np.ndarray) -> EmpiricalBayes:
-        """Conditional modes at x."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +80,8 @@ def fit_likelihood(
     make: Callable[[BoundModel], ModalObjective],
     options: LikelihoodOptions,
     provenance: Mapping[str, Any],
+    method: str | None = None,
+    has_omega: bool = True,
 ) -> PopulationFit:
     """Maximize a likelihood approximation and judge the result.
 
@@ -101,6 +96,10 @@ def fit_likelihood(
     options : LikelihoodOptions
     provenance : mapping
         The method's options, for the record.
+    method : str, optional
+        Name of the method, where that is not `kind`.
+    has_omega : bool
+        Whether the criterion knows random effects; omega is zero otherwise.
 
     Returns
     -------
@@ -127,17 +126,26 @@ def fit_likelihood(
             rng = stream(problem.seed, START_STREAM)
             starts = data_starts(bound, model.prior, problem.bound_population, options.starts, rng)
         with watch("search"):
-            best, objective = _search(bound, problem, make, starts)
+            if not has_omega:
+                starts[:, problem.bound_population.chol_slice] = 0.0
+            is_penalized = bool(problem.bound_population.networks) or not has_omega
+            best, objective = _search(bound, problem, make, starts, is_penalized)
             best = _with_standard_errors(best, objective, options.standard_errors)
         with watch("individuals"):
             modes = objective.modes(best.x)
+            if is_penalized:
+                own = -2.0 * objective.value_and_scores(best.x)[0]
+                return finished(
+                    (method or kind, kind), problem, bound, best, own, modes, options, provenance, watch
+                )
             best = _identified(best, objective, bound, problem.bound_population, modes)
             if options.standard_errors == "linearization" and best.covariance is not None:
                 covariance, warnings = linearized_covariance(
                     bound, problem.bound_population, best.x, modes.phi
                 )
                 best = replace(best, covariance=covariance, warnings=[*best.warnings, *warnings])
-        return _finished(kind, problem, bound, best, objective, modes, options, provenance, watch)
+        own = -2.0 * objective.value_and_scores(best.x)[0]
+        return finished((method or kind, kind), problem, bound, best, own, modes, options, provenance, watch)
 
 
 def _search(
@@ -145,13 +153,21 @@ def _search(
     problem: FitProblem,
     make: Callable[[BoundModel], ModalObjective],
     starts: np.ndarray,
+    is_penalized: bool,
 ) -> tuple[Optimum, ModalObjective]:
+    population = problem.bound_population
     found = []
     for start in starts:
         # A fresh objective each time: the memory of modes of one search must not steer the next.
         objective = make(bound)
-        found.append((maximize(objective, problem.bound_population, start), objective))
-    values = [optimum.value if np.isfinite(optimum.value) else np.inf for optimum, _ in found]
+        if is_penalized:
+            optimum = maximize_penalized(objective, bound, population, start)
+        else:
+            optimum = maximize(objective, population, start)
+        found.append((optimum, objective))
+    # The penalty is zero unless there are networks.
+    values = [o.value + 0.5 * float(population.penalty @ o.x**2) for o, _ in found]
+    values = [value if np.isfinite(value) else np.inf for value in values]
     best, objective = found[int(np.argmin(values))]
     if len(found) > 1:
         entry = {"stage": "starts", "start_objectives": [2.0 * value for value in values]}
@@ -237,18 +253,40 @@ def _value(
     )
 
 
-def _finished(
-    kind: str,
+def finished(
+    names: tuple[str, str],
     problem: FitProblem,
     bound: BoundModel,
     best: Optimum,
-    objective: ModalObjective,
+    own: np.ndarray,
     modes: EmpiricalBayes,
     options: LikelihoodOptions,
     provenance: Mapping[str, Any],
     watch: Stopwatch,
 ) -> PopulationFit:
-    own = -2.0 * objective.value_and_scores(best.x)[0]
+    """Judge an optimum and assemble the result.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Of the method, and of the kind of its criterion.
+    problem : FitProblem
+    bound : BoundModel
+    best : Optimum
+    own : ndarray, shape (n_subjects,)
+        The criterion, as -2 log-likelihood.
+    modes : EmpiricalBayes
+        Conditional modes at the optimum.
+    options : LikelihoodOptions
+    provenance : mapping
+        The method's options, for the record.
+    watch : Stopwatch
+
+    Returns
+    -------
+    PopulationFit
+    """
+    method, kind = names
     population = problem.bound_population
     lost = ~np.isfinite(own)
     why = []
@@ -285,7 +323,7 @@ def _finished(
         criterion=float(own.sum()),
         criterion_kind=kind,
     )
-    return assemble_fit(kind, problem, solution)
+    return assemble_fit(method, problem, solution)
 
 
 def _warnings(ids: tuple[str, ...], modes: EmpiricalBayes, value: _Value) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from amortnlme.methods.ebe import EmpiricalBayes
 from amortnlme.methods.information import invert_information, observed_information, whitening
 from amortnlme.population.bound_population import BoundPopulation
 
@@ -34,6 +35,14 @@ class PopulationObjective(Protocol):
 
     def value_and_scores(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Per-subject log-likelihood (n_subjects,) and gradient (n_subjects, n_x) at x."""
+        ...
+
+
+class ModalObjective(PopulationObjective, Protocol):
+    """A population log-likelihood that knows the conditional modes."""
+
+    def modes(self, x: np.ndarray) -> EmpiricalBayes:
+        """Conditional modes at x."""
         ...
 
 

@@ -110,16 +110,25 @@ def maximize(
             information = _score_information(objective.value_and_scores(x)[1])
             is_observed = False
         transform = whitening(information)
-        scale = np.sqrt((transform**2).sum(axis=1))
+        scale = _sensible(population, np.sqrt((transform**2).sum(axis=1)))
     return finish(objective, population, x, scale, move, trace, at_limit=[])
+
+
+def _is_bounded(population: BoundPopulation) -> np.ndarray:
+    """Entries of x that move a parameter on a logarithmic or logistic scale, shape (n_x,)."""
+    places, space = population.layout, population.parameters
+    owner = np.concatenate([population.owner, places.chol_row[places.first_place]])
+    return np.array([space.parameters[k].transform != "identity" for k in owner], dtype=bool)
+
+
+def _sensible(population: BoundPopulation, scale: np.ndarray) -> np.ndarray:
+    """Cut standard errors to the longest move: an SD next to zero has no score, and infinite ones."""
+    return np.where(_is_bounded(population), np.minimum(scale, LONGEST_MOVE), scale)
 
 
 def _direction_limits(population: BoundPopulation, transform: np.ndarray, reach: float) -> np.ndarray:
     """Furthest move along every direction of z, in standard errors."""
-    places, space = population.layout, population.parameters
-    owner = np.concatenate([population.owner, places.chol_row[places.first_place]])
-    is_bounded = np.array([space.parameters[k].transform != "identity" for k in owner], dtype=bool)
-    steps = np.abs(transform[is_bounded])
+    steps = np.abs(transform[_is_bounded(population)])
     if not len(steps):
         return np.full(len(transform), reach)
     return np.minimum(reach, LONGEST_MOVE / np.maximum(steps.max(axis=0), 1e-300))

@@ -112,9 +112,9 @@ class MonteCarloLikelihood:
             scale = np.diagonal(inverse)
             dfactor = np.zeros((*first.shape, r))
             dfactor[:, index, np.arange(r)] = (second[:, index] - 1.0) * scale[index]
-            return value, population.pullback(first * scale, dfactor)
+            return value, population.pullback(first * scale, dfactor, x)
         dfactor = inverse.T @ (second - np.eye(len(inverse)))[:, :, index]
-        return value, population.pullback(first @ inverse, dfactor)
+        return value, population.pullback(first @ inverse, dfactor, x)
 
     def value_gradient_information(self, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """-sum_i log Zhat_i with gradient and BHHH information sum_i s_i s_i', for minimizers.
@@ -158,7 +158,7 @@ class MonteCarloLikelihood:
         else:
             dfactor = inverse.T @ (second - len(value) * np.eye(len(inverse)))[:, index]
             dmu = first @ inverse
-        return -float(value.sum()), -self.population.pullback(dmu, dfactor)
+        return -float(value.sum()), -self.population.pullback(dmu, dfactor, x)
 
     def log_weights(self, x: np.ndarray, part: slice = slice(None)) -> np.ndarray:
         """Log weight of every draw of some subjects.

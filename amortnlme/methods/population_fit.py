@@ -34,6 +34,9 @@ OFV_KINDS = {
     "interaction)",
     "laplace": "-2 log-likelihood by Laplace's approximation with the observed information",
     "quadrature": "-2 log-likelihood by adaptive Gauss-Hermite quadrature",
+    "iwae": "-2 importance-weighted bound: between -2 evidence lower bound and -2 log-likelihood",
+    "pooled": "-2 log-likelihood of the typical predictions, without random effects",
+    "elbo": "-2 evidence lower bound: above -2 log-likelihood by twice the divergence of q",
 }
 
 

@@ -246,4 +246,4 @@ class SurrogateLikelihood:
         """
         mu, factor = self.population.unpack(x)
         value, dmu, dfactor = self.surrogate.value_and_scores(mu, factor)
-        return value, self.population.pullback(dmu, dfactor)
+        return value, self.population.pullback(dmu, dfactor, x)

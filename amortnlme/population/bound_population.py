@@ -6,28 +6,35 @@ L (d, r) with omega = L L'; mu_i = theta + C_i beta; phi_i = mu_i + L u_i.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amortnlme.core.errors import PopulationError
 from amortnlme.model.parameters import ParameterSpace
 from amortnlme.population.describe import describe_estimates
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.estimates import Estimate
 from amortnlme.population.groups import GroupedSpace
 from amortnlme.population.layout import Layout, lay_out
+from amortnlme.population.networks import BoundNetwork, covariate_column
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundPopulation:
     """Packing and unpacking of population parameters for given subjects; made by `PopulationModel.bind`.
 
-    The packed vector x holds the typical values that are not fixed, beta (one per covariate effect) and the
-    free entries of L, block by block, row by row. Entries of L are packed *as they are*, not as logarithms:
-    the likelihood is an even function of every column of L, so a variance of zero is an ordinary point that
-    an optimizer can reach. The blocks of the occasions come last and share their entries.
+    The packed vector x holds the typical values that are not fixed, beta (one per covariate effect), the
+    weights of the networks and the free entries of L, block by block, row by row. Entries of L are packed *as
+    they are*, not as logarithms: the likelihood is an even function of every column of L, so a variance of
+    zero is an ordinary point that an optimizer can reach. The blocks of the occasions come last and share
+    their entries.
 
     Attributes
     ----------
@@ -47,6 +54,7 @@ class BoundPopulation:
         How `parameters` come from those of the model, where some are grouped.
     apart : set of frozenset of str
         See `lay_out`.
+    networks : tuple of BoundNetwork
     """
 
     parameters: ParameterSpace
@@ -60,6 +68,7 @@ class BoundPopulation:
     n_occasions: np.ndarray | None = None
     grouped: GroupedSpace | None = None
     apart: AbstractSet[frozenset[str]] = frozenset()
+    networks: tuple[BoundNetwork, ...] = ()
     layout: Layout = field(init=False)
     names: tuple[str, ...] = field(init=False)
     pooled_index: np.ndarray = field(init=False)
@@ -79,6 +88,7 @@ class BoundPopulation:
             "names": (
                 *(f"theta_{space.names[p]}" for p in layout.theta_index),
                 *(e.name for e in self.covariates),
+                *(name for network in self.networks for name in network.effect.weight_names()),
                 *layout.chol_names,
             ),
             "pooled_index": np.setdiff1d(np.arange(d), layout.random_index),
@@ -133,9 +143,23 @@ class BoundPopulation:
         return slice(start, start + len(self.covariates))
 
     @property
+    def weight_slice(self) -> slice:
+        """Where the weights of all networks sit in x."""
+        start = self.beta_slice.stop
+        return slice(start, start + sum(network.effect.n_weights for network in self.networks))
+
+    @property
     def chol_slice(self) -> slice:
         """Where the entries of L sit in x."""
-        return slice(self.beta_slice.stop, self.n_x)
+        return slice(self.weight_slice.stop, self.n_x)
+
+    @property
+    def penalty(self) -> np.ndarray:
+        """Ridge of every entry of x on -2 log-likelihood, shape (n_x,); zero but for weights of networks."""
+        penalty = np.zeros(self.n_x)
+        if self.networks:
+            penalty[self.weight_slice] = np.concatenate([n.effect.penalty for n in self.networks])
+        return penalty
 
     @property
     def chol_diagonal(self) -> np.ndarray:
@@ -189,28 +213,100 @@ class BoundPopulation:
         mu = np.tile(self.typical_phi(x), (self.n_subjects, 1))
         for c, (p, beta) in enumerate(zip(self.covariate_index, x[self.beta_slice], strict=True)):
             mu[:, p] += self.regressors[:, c] * beta
+        for network, columns, where in self._branches():
+            mu[:, columns] += network.outputs(x[where])
         layout = self.layout
         factor = np.zeros((self.d, self.r))
         factor[layout.chol_row, layout.chol_column] = x[self.chol_slice][layout.chol_entry]
         return mu, factor
 
-    def pullback(self, dmu: np.ndarray, dfactor: np.ndarray) -> np.ndarray:
+    def pullback(self, dmu: np.ndarray, dfactor: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Chain derivatives with respect to (mu, L) back to x.
 
         Parameters
         ----------
         dmu : ndarray, shape (n_subjects, d)
         dfactor : ndarray, shape (d, r), or (n_subjects, d, r) for one row of scores per subject
+        x : ndarray, shape (n_x,)
+            Where; matters to networks only, as everything else is linear.
 
         Returns
         -------
         ndarray, shape (n_x,), or (n_subjects, n_x) for per-subject scores.
         """
+        rows = np.concatenate(
+            [dmu[:, self.theta_index], dmu[:, self.covariate_index] * self.regressors]
+            + [
+                (dmu[:, None, columns] @ network.outputs_and_jacobian(x[where])[1])[:, 0]
+                for network, columns, where in self._branches()
+            ],
+            axis=1,
+        )
+        entries = self.layout.gather(dfactor)
         if dfactor.ndim == 3:
-            return self.pullback_rows(dmu, dfactor, self.regressors)
-        theta = dmu[:, self.theta_index].sum(axis=0)
-        beta = (dmu[:, self.covariate_index] * self.regressors).sum(axis=0)
-        return np.concatenate([theta, beta, self.layout.gather(dfactor)])
+            return np.concatenate([rows, entries], axis=1)
+        return np.concatenate([rows.sum(axis=0), entries])
+
+    def weight_jacobian(self, x: np.ndarray) -> np.ndarray:
+        """Differentiate the subjects' typical parameters by the weights of all networks.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n_x,)
+
+        Returns
+        -------
+        ndarray, shape (n_subjects, d, n_weights)
+        """
+        start = self.weight_slice.start
+        jacobian = np.zeros((self.n_subjects, self.d, self.weight_slice.stop - start))
+        for network, columns, where in self._branches():
+            part = slice(where.start - start, where.stop - start)
+            jacobian[:, columns, part] = network.outputs_and_jacobian(x[where])[1]
+        return jacobian
+
+    def for_subjects(self, covariate_table: pd.DataFrame) -> BoundPopulation:
+        """Take other subjects, with the reference values of these: for prediction, never for a fit.
+
+        Parameters
+        ----------
+        covariate_table : pandas.DataFrame
+            As for `PopulationModel.bind`; covariates may be constant here.
+
+        Returns
+        -------
+        BoundPopulation
+
+        Raises
+        ------
+        PopulationError
+            E_POP_NEW_SUBJECTS, E_POP_COVARIATE_MISSING.
+        """
+        if self.n_occasions is not None or self.grouped is not None:
+            raise PopulationError(
+                "E_POP_NEW_SUBJECTS",
+                "a population with occasion effects or groups cannot be moved to other subjects, whose "
+                "occasions and groups may differ. Bind the population model to their data.",
+            )
+        columns = [
+            e.transformed(covariate_column(covariate_table, e.covariate, e.name), center)
+            for e, center in zip(self.covariates, self.centers, strict=True)
+        ]
+        n = len(covariate_table)
+        return replace(
+            self,
+            regressors=np.stack(columns, axis=1) if columns else np.zeros((n, 0)),
+            subject_ids=tuple(str(name) for name in covariate_table.index),
+            networks=tuple(network.for_subjects(covariate_table) for network in self.networks),
+        )
+
+    def _branches(self) -> Iterator[tuple[BoundNetwork, list[int], slice]]:
+        """Every network with the columns of phi it moves and the place of its weights in x."""
+        first = self.beta_slice.stop
+        for network in self.networks:
+            last = first + network.effect.n_weights
+            yield network, [self.parameters.index(name) for name in network.effect.on], slice(first, last)
+            first = last
 
     def pullback_rows(self, dmu: np.ndarray, dfactor: np.ndarray, regressors: np.ndarray) -> np.ndarray:
         """Chain derivatives of any number of rows back to x, each with its own covariates.

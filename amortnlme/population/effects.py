@@ -119,7 +119,22 @@ class CovariateEffect:
                 f"coefficient cannot "
                 f"be estimated. Remove the effect.",
             )
-        return (np.log(values / center) if self.transform == "log" else values - center), center
+        return self.transformed(values, center), center
+
+    def transformed(self, values: np.ndarray, center: float) -> np.ndarray:
+        """Transform and center values, without looking at them.
+
+        Parameters
+        ----------
+        values : ndarray
+            Covariate units.
+        center : float
+
+        Returns
+        -------
+        ndarray, shape of values
+        """
+        return np.log(values / center) if self.transform == "log" else values - center
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from amortnlme.model.parameters import ParameterSpace
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.groups import GroupEffect, grouped_effects, spell_out_groups
+from amortnlme.population.networks import NetworkEffect, covariate_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,8 @@ class PopulationModel:
         Parameters that vary between the occasions of a subject (column OCC), and which of them together.
     groups : tuple of GroupEffect
         Parameters with a typical value and a variance of their own in every group of subjects.
+    networks : tuple of NetworkEffect
+        Networks of covariates, added to the linear effects.
     fixed : mapping of str to float
         Typical values (residual-error parameters included) that are given instead of estimated, natural
         scale.
@@ -55,6 +58,7 @@ class PopulationModel:
     covariates: tuple[CovariateEffect, ...] = ()
     occasion_effects: RandomEffects | None = None
     groups: tuple[GroupEffect, ...] = ()
+    networks: tuple[NetworkEffect, ...] = ()
     fixed: Mapping[str, float] = field(default_factory=dict, hash=False)
     name: str = "population"
     parameters: tuple[str, ...] | None = None
@@ -63,9 +67,10 @@ class PopulationModel:
         """Refuse duplicate effects and, where the parameters are given, unknown names."""
         object.__setattr__(self, "covariates", tuple(self.covariates))
         object.__setattr__(self, "groups", tuple(self.groups))
+        object.__setattr__(self, "networks", tuple(self.networks))
         object.__setattr__(self, "fixed", _checked_fixed(self.fixed))
         self._check_groups()
-        names = [effect.name for effect in self.covariates]
+        names = [effect.name for effect in (*self.covariates, *self.networks)]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise PopulationError(
@@ -116,16 +121,7 @@ class PopulationModel:
         ids = tuple(str(name) for name in covariate_table.index)
         regressors, centers = [], []
         for effect in self.covariates:
-            if effect.covariate not in covariate_table.columns:
-                known = ", ".join(str(c) for c in covariate_table.columns) or "none"
-                raise PopulationError(
-                    "E_POP_COVARIATE_MISSING",
-                    f"population {self.name!r} uses covariate {effect.covariate!r}, which the data do not "
-                    f"have. "
-                    f"Covariates in the data: {known}. Add the column or remove the effect on "
-                    f"{effect.parameter}.",
-                )
-            column = np.asarray(covariate_table[effect.covariate], dtype=np.float64)
+            column = covariate_column(covariate_table, effect.covariate, f"population {self.name!r}")
             regressor, center = effect.regressor(column, ids)
             regressors.append(regressor)
             centers.append(center)
@@ -148,6 +144,7 @@ class PopulationModel:
             n_occasions=None if n_occasions is None else np.asarray(n_occasions, dtype=np.int64),
             grouped=grouped,
             apart=apart,
+            networks=tuple(network.bind(covariate_table) for network in self.networks),
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -165,6 +162,8 @@ class PopulationModel:
             out["occasion_effects"] = self.occasion_effects.to_dict()
         if self.groups:
             out["group"] = [{"parameter": g.parameter, "covariate": g.covariate} for g in self.groups]
+        if self.networks:
+            out["network"] = [_network_dict(network) for network in self.networks]
         if self.fixed:
             out["fixed"] = dict(self.fixed)
         if self.parameters is not None:
@@ -205,6 +204,7 @@ class PopulationModel:
         """Refuse a grouped parameter with anything else that would have to know its group."""
         taken = {e.parameter: "a covariate effect" for e in self.covariates}
         taken |= dict.fromkeys(self.fixed, "a fixed value")
+        taken |= {name: "a network" for network in self.networks for name in network.on}
         for group in self.groups:
             if group.parameter in taken:
                 raise PopulationError(
@@ -227,6 +227,7 @@ class PopulationModel:
             used += [("occasion effect", name) for name in self.occasion_effects.on]
         used += [(f"group by {g.covariate}", g.parameter) for g in self.groups]
         used += [("fixed value", name) for name in self.fixed]
+        used += [(f"network {n.name}", name) for n in self.networks for name in n.on]
         for what, name in used:
             if name not in known:
                 raise PopulationError(
@@ -234,6 +235,21 @@ class PopulationModel:
                     f"population {self.name!r} has a {what} on {name!r}, which the model does not have. "
                     f"Its parameters: {', '.join(known)}.",
                 )
+
+
+def _network_dict(network: NetworkEffect) -> dict[str, object]:
+    inputs = [
+        {"covariate": i.covariate, "transform": i.transform, "center": i.center, "scale": i.scale}
+        for i in network.inputs
+    ]
+    return {
+        "on": list(network.on),
+        "inputs": inputs,
+        "hidden": list(network.hidden),
+        "activation": network.activation,
+        "head": network.head,
+        "ridge": network.ridge,
+    }
 
 
 def _checked_fixed(fixed: Mapping[str, float]) -> Mapping[str, float]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.effects import CENTERS
+from amortnlme.population.networks import initial_weights
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 #: Smallest starting SD of a random effect, as a share of the typical individual posterior SD.
@@ -60,6 +63,39 @@ def moments_to_start(population: BoundPopulation, mean: np.ndarray, variance: np
         residual[:, p] -= regressors @ x[mine]
     sd = np.sqrt(_spread(population, residual, variance))
     x[population.chol_diagonal] = sd
+    return x
+
+
+def with_weights(
+    population: BoundPopulation, x: np.ndarray, mean: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw weights of the networks, where there are any, next to given typical values and coefficients.
+
+    Parameters
+    ----------
+    population : BoundPopulation
+    x : ndarray, shape (n_x,)
+    mean : ndarray, shape (n_subjects, d)
+        Means of individual posteriors: what a softplus head has to supply beside the typical values.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (n_x,)
+    """
+    if not population.networks:
+        return x
+    linear = replace(population, networks=())
+    without = np.concatenate([x[: population.weight_slice.start], x[population.chol_slice]])
+    rest = (mean - linear.unpack(without)[0]).mean(axis=0)
+    heads = [name for n in population.networks if n.effect.head == "softplus" for name in n.effect.on]
+    weights = []
+    for network in population.networks:
+        on = network.effect.on
+        share = [rest[population.parameters.index(name)] / max(heads.count(name), 1) for name in on]
+        weights.append(initial_weights(network, np.array(share), rng))
+    x = np.array(x)
+    x[population.weight_slice] = np.concatenate(weights)
     return x
 
 

@@ -21,6 +21,14 @@ Example::
     parameter = "ka"
     covariate = "formulation"
 
+    [[network]]                     # a network of covariates, added to the linear effects
+    on = ["ka", "V"]
+    inputs = [{ covariate = "weight", transform = "linear", center = "mean", scale = "sd" }]
+    hidden = [12]
+    activation = "sharp-softplus"   # or "softplus", "tanh", "swish"
+    head = "linear"                 # or "softplus": a positive factor with an offset of its own
+    ridge = 2.0
+
     [fixed]                         # typical values that are not estimated, natural scale
     a = 0.3
 """
@@ -35,9 +43,12 @@ from pathlib import Path
 from amortnlme.core.errors import PopulationError
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.groups import GroupEffect
+from amortnlme.population.network_toml import network_from_dict, network_lines
 from amortnlme.population.population_model import PopulationModel
 
-TOP_KEYS = ("name", "parameters", "random_effects", "covariate", "occasion_effects", "group", "fixed")
+TOP_KEYS = (
+    *("name", "parameters", "random_effects", "covariate", "occasion_effects", "group", "network", "fixed"),
+)
 RANDOM_EFFECT_KEYS = ("on", "structure", "blocks")
 GROUP_KEYS = ("parameter", "covariate")
 COVARIATE_KEYS = ("parameter", "covariate", "transform", "center")
@@ -136,6 +147,10 @@ def population_from_dict(
         if "occasion_effects" in table
         else None,
         groups=groups,
+        networks=tuple(
+            network_from_dict(raw, f"{where}, [[network]] {i + 1}")
+            for i, raw in enumerate(_list(table, "network", where))
+        ),
         fixed=_fixed(table.get("fixed", {}), f"{where}, [fixed]"),
         name=_text(table.get("name", default_name), f"{where}: `name`"),
         parameters=parameters,
@@ -180,6 +195,8 @@ def to_toml(population: PopulationModel) -> str:
     for group in population.groups:
         lines += ["", "[[group]]", f"parameter = {quote(group.parameter)}"]
         lines += [f"covariate = {quote(group.covariate)}"]
+    for network in population.networks:
+        lines += network_lines(network)
     return "\n".join(lines) + "\n"
 
 

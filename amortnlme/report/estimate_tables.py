@@ -35,6 +35,9 @@ OFV_WORDS = {
     "focei": "FOCEI approximation",
     "laplace": "Laplace's approximation",
     "quadrature": "adaptive quadrature",
+    "iwae": "importance-weighted bound",
+    "pooled": "without random effects",
+    "elbo": "evidence lower bound",
 }
 
 

@@ -20,8 +20,11 @@ from amortnlme.methods.first_order_likelihood import ConditionalFirstOrderLikeli
 from amortnlme.methods.fit import fit
 from amortnlme.methods.laplace_likelihood import LaplaceLikelihood
 from amortnlme.methods.quadrature_likelihood import QuadratureLikelihood
+from amortnlme.methods.quadrature_nodes import gauss_hermite
 from amortnlme.methods.referee import referee
 from amortnlme.methods.saem import Saem
+from amortnlme.methods.variational_likelihood import VariationalLikelihood
+from amortnlme.methods.vi import Vi
 from amortnlme.model.individual import IndividualModel
 from amortnlme.model.registry import load_model, model_names
 from amortnlme.population.effects import RandomEffects
@@ -38,6 +41,10 @@ METHODS = {
     "foce": (Foce(**ALONE), ConditionalFirstOrderLikelihood),
     "focei": (Focei(**ALONE), LaplaceLikelihood),
     "laplace": (Laplace(**ALONE), lambda bound, joined: LaplaceLikelihood(bound, joined, "observed")),
+    "vi": (
+        Vi(n_nodes=3, **ALONE),
+        lambda bound, joined: VariationalLikelihood(bound, joined, gauss_hermite(2, 3)),
+    ),
     "agq": (Quadrature(n_nodes=3, **ALONE), lambda bound, joined: QuadratureLikelihood(bound, joined, 3)),
 }
 
@@ -51,9 +58,7 @@ def _study(name: str) -> tuple[IndividualModel, Dataset, np.ndarray]:
 def _population(model: IndividualModel) -> PopulationModel:
     on = effects_of(model)
     given = {
-        p.name: p.typical
-        for p in model.parameters.parameters
-        if p.role == "structural" and p.name not in on
+        p.name: p.typical for p in model.parameters.parameters if p.role == "structural" and p.name not in on
     }
     return PopulationModel(random_effects=RandomEffects(on), fixed=given)
 

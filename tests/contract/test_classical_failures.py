@@ -19,6 +19,7 @@ from amortnlme.methods.classical import Fo, Foce, Focei, Laplace, Quadrature
 from amortnlme.methods.fit import fit
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.methods.saem import Saem
+from amortnlme.methods.vi import Vi
 from amortnlme.model.dynamics import LinearCompartments, Ode
 from amortnlme.model.error_model import AbstractErrorModel, Additive, Combined, LogNormal
 from amortnlme.model.functions import exp, log
@@ -36,6 +37,7 @@ METHODS = {
     "focei": Focei(referee_points=64),
     "laplace": Laplace(referee_points=64),
     "quadrature": Quadrature(n_nodes=3, referee_points=64),
+    "vi": Vi(referee_points=64),
     "saem": Saem(n_exploration=50, max_exploration=50, n_averaging=20, referee_points=64),
 }
 LINE = (

@@ -1,4 +1,4 @@
-"""On a linear mixed model FO, FOCE, FOCEI, Laplace, quadrature and importance sampling are all exact."""
+"""On a linear mixed model FO, FOCE, FOCEI, Laplace, quadrature, VI and importance sampling are all exact."""
 
 from functools import cache
 
@@ -15,8 +15,11 @@ from amortnlme.methods.first_order_likelihood import ConditionalFirstOrderLikeli
 from amortnlme.methods.fit import fit
 from amortnlme.methods.laplace_likelihood import LaplaceLikelihood
 from amortnlme.methods.quadrature_likelihood import QuadratureLikelihood
+from amortnlme.methods.quadrature_nodes import gauss_hermite
 from amortnlme.methods.referee import referee
 from amortnlme.methods.saem import Saem
+from amortnlme.methods.variational_likelihood import VariationalLikelihood
+from amortnlme.methods.vi import Vi
 from amortnlme.population.effects import CovariateEffect, RandomEffects
 from amortnlme.population.population_model import PopulationModel
 
@@ -33,6 +36,7 @@ OBJECTIVES = {
     "focei": lambda: LaplaceLikelihood(BOUND, JOINED),
     "laplace": lambda: LaplaceLikelihood(BOUND, JOINED, "observed"),
     "quadrature": lambda: QuadratureLikelihood(BOUND, JOINED, 3),
+    "vi": lambda: VariationalLikelihood(BOUND, JOINED, gauss_hermite(2, 3)),
 }
 
 
@@ -82,7 +86,7 @@ def test_importance_sampling_is_the_closed_form_within_its_error():
     assert 0 < verdict.ofv_se < 0.03
 
 
-@pytest.mark.parametrize("method", [Fo(), Foce(), Focei(), Laplace(), Quadrature(n_nodes=3)])
+@pytest.mark.parametrize("method", [Fo(), Foce(), Focei(), Laplace(), Quadrature(n_nodes=3), Vi()])
 def test_fits_are_the_exact_maximum_likelihood_estimates(method):
     result = fit(STUDY.dataset, POPULATION, method, model=MODEL)
     x, se = _mle()

@@ -23,6 +23,9 @@ from amortnlme.methods.laplace_likelihood import LaplaceLikelihood
 from amortnlme.methods.population_fit import PopulationFit
 from amortnlme.methods.quadrature_likelihood import QuadratureLikelihood
 from amortnlme.methods.saem import Saem
+from amortnlme.methods.variational_likelihood import VariationalLikelihood
+from amortnlme.methods.variational_posterior import expectation_nodes
+from amortnlme.methods.vi import Vi
 from amortnlme.model.occasions import spell_out_occasions
 from amortnlme.population.effects import RandomEffects
 from amortnlme.population.population_model import PopulationModel
@@ -91,6 +94,10 @@ OBJECTIVES = {
     "laplace": lambda bound, joined: LaplaceLikelihood(bound, joined, "observed"),
     # Eight random effects: a sparse grid, exact for the polynomials that a normal law leaves.
     "quadrature": lambda bound, joined: QuadratureLikelihood(bound, joined, 2),
+    # Mirrored and whitened quasi-random nodes: exact for quadratic functions too.
+    "vi": lambda bound, joined: VariationalLikelihood(
+        bound, joined, expectation_nodes(8, None, 64, np.random.default_rng(1))
+    ),
 }
 
 
@@ -174,9 +181,7 @@ def test_diagnostics_predict_every_occasion_with_its_own_effect():
 
 
 def test_a_fixed_typical_value_is_kept_and_the_others_are_its_conditional_maximum():
-    population = PopulationModel(
-        random_effects=BETWEEN, occasion_effects=WITHIN, fixed={"s": 0.4, "a": 0.45}
-    )
+    population = PopulationModel(random_effects=BETWEEN, occasion_effects=WITHIN, fixed={"s": 0.4, "a": 0.45})
     result = fit(study(), population, Focei(), model=MODEL)
     assert result.x_names == ("theta_m", *_fits()["focei"].x_names[3:])
     assert result.estimate("s").value == 0.4 and result.estimate("s").se is None
@@ -191,9 +196,7 @@ def test_a_fixed_typical_value_is_kept_and_the_others_are_its_conditional_maximu
 
 @pytest.mark.slow
 def test_saem_keeps_a_fixed_typical_value():
-    population = PopulationModel(
-        random_effects=BETWEEN, occasion_effects=WITHIN, fixed={"s": 0.4, "a": 0.45}
-    )
+    population = PopulationModel(random_effects=BETWEEN, occasion_effects=WITHIN, fixed={"s": 0.4, "a": 0.45})
     result, saem = (fit(study(), population, method, model=MODEL) for method in (Focei(), Saem()))
     assert result.covariance is not None
     assert (np.abs(saem.x - result.x) < 0.3 * np.sqrt(np.diagonal(result.covariance))).all()
@@ -201,7 +204,7 @@ def test_saem_keeps_a_fixed_typical_value():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [Fo(), Foce(), Laplace(), Quadrature(n_nodes=2)])
+@pytest.mark.parametrize("method", [Fo(), Foce(), Laplace(), Quadrature(n_nodes=2), Vi(n_samples=64)])
 def test_the_other_methods_fit_occasions_too(method):
     result = fit(study(), POPULATION, method, model=MODEL)
     assert result.status is FitStatus.CONVERGED, result.warnings

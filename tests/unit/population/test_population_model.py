@@ -72,9 +72,9 @@ def test_pullback_is_the_derivative_of_unpack():
         return (wmu * mu).sum() + (wl * factor).sum()
 
     numeric = [(scalar(x + h) - scalar(x - h)) / 2e-6 for h in 1e-6 * np.eye(bound.n_x)]
-    np.testing.assert_allclose(bound.pullback(wmu, wl), numeric, atol=1e-8)
-    per_subject = bound.pullback(wmu, np.tile(wl / 6, (6, 1, 1)))
-    np.testing.assert_allclose(per_subject.sum(axis=0), bound.pullback(wmu, wl), atol=1e-12)
+    np.testing.assert_allclose(bound.pullback(wmu, wl, x), numeric, atol=1e-8)
+    per_subject = bound.pullback(wmu, np.tile(wl / 6, (6, 1, 1)), x)
+    np.testing.assert_allclose(per_subject.sum(axis=0), bound.pullback(wmu, wl, x), atol=1e-12)
 
 
 def test_folding_signs_leaves_the_covariance_alone():
@@ -208,8 +208,8 @@ def test_pullback_with_occasions_is_the_transpose_of_unpacking():
     expected = np.stack(
         [((m - mu) * dmu).sum(axis=1) + ((f - factor) * dfactor).sum(axis=(1, 2)) for m, f in moved], axis=1
     )
-    np.testing.assert_allclose(bound.pullback(dmu, dfactor), expected, atol=1e-12)
-    np.testing.assert_allclose(bound.pullback(dmu, dfactor.sum(axis=0)), expected.sum(axis=0), atol=1e-12)
+    np.testing.assert_allclose(bound.pullback(dmu, dfactor, x), expected, atol=1e-12)
+    np.testing.assert_allclose(bound.pullback(dmu, dfactor.sum(axis=0), x), expected.sum(axis=0), atol=1e-12)
 
 
 def test_signs_are_folded_in_all_occasions_at_once():

@@ -11,7 +11,7 @@ from amortnlme.core.status import FitStatus
 from amortnlme.methods.ebe import IndividualTarget
 from amortnlme.methods.guided_likelihood import GuidedLikelihood, guide_closely
 from amortnlme.methods.guides import Guide, place_guide
-from amortnlme.methods.information import whitening
+from amortnlme.methods.information import invert_information, whitening
 from amortnlme.methods.local_search import (
     information_at,
     minimize_whitened,
@@ -218,6 +218,9 @@ def _search(
     is_current = expanded_at is not None and np.max(np.abs(x - expanded_at) / scale) < SAME_PLACE
     if not is_current:
         information = information_at(coarse, x, scale, free)
+    if invert_information(information) is None:
+        # The curvature of a few heavy weights can outweigh that of all others; more nodes tame them.
+        information = information_at(fine, x, scale, free)
     return finish(
         fine, population, x, scale, move, trace, at_limit=at_limit, coarse=coarse, information=information
     )

@@ -109,7 +109,7 @@ def check_sensitivities(case: Case, *engines):
             assert error <= TOLERANCE, (engine.parameters.names[column], error)
 
 
-@settings(max_examples=6)
+@settings(max_examples=15)
 @given(cases(smooth(LINEAR)))
 def test_linear_sensitivities_pass_any_event_in_closed_form_and_by_rodas5p(case):
     check_sensitivities(case, model("linear", "closed_form"), model("linear", "rodas5p"))

@@ -68,15 +68,35 @@ def run(
             )
         dataset = read_dataset(data, time_factor, log=log_values)
         near = near_optimum(PopulationFit.load(fit), dataset, model=model, seed=seed)
-        found: dict[str, Any] = {"minus_two_log_likelihood": 2.0 * near.value}
+        found: dict[str, Any] = {
+            "minus_two_log_likelihood": 2.0 * near.value,
+            "last_move": near.last_move,
+            "warnings": _settled(near),
+        }
         if profile:
             found["profiles"] = _profiles(near, parameters, levels, figure)
         if replicates is not None:
             found["bootstrap"] = _bootstrap(near, replicates, stream(seed, BOOTSTRAP_STREAM))
         if draws is not None:
-            found |= _posterior(near, draws, stream(seed, CHAIN_STREAM))
+            found["posterior"], mixing = _posterior(near, draws, stream(seed, CHAIN_STREAM))
+            found["warnings"] += mixing
         answer.result = found
     return answer.code
+
+
+def _settled(near: NearOptimum) -> list[str]:
+    from amortnlme.cli.tables import say
+    from amortnlme.methods.near_optimum import SETTLED
+
+    if near.last_move < SETTLED:
+        return []
+    warning = (
+        f"[W_UNCERTAINTY_NODES] another placement of the nodes moves the maximum by {near.last_move:.2g} "
+        "standard errors: trust intervals no further than that. In Python, near_optimum(..., n_points=) "
+        "takes more nodes."
+    )
+    say(warning)
+    return [warning]
 
 
 def _profiles(near: NearOptimum, parameters: str | None, levels: str, figure: Path | None) -> list[Any]:
@@ -132,7 +152,7 @@ def _bootstrap(near: NearOptimum, n: int, rng: Any) -> list[dict[str, Any]]:
     return _show(table, f"bootstrap, {n} replicates")
 
 
-def _posterior(near: NearOptimum, n: int, rng: Any) -> dict[str, Any]:
+def _posterior(near: NearOptimum, n: int, rng: Any) -> tuple[list[dict[str, Any]], list[str]]:
     from amortnlme.cli.tables import say
     from amortnlme.diagnostics.uncertainty_tables import chain_table
     from amortnlme.methods.resampling import sample_population
@@ -147,7 +167,7 @@ def _posterior(near: NearOptimum, n: int, rng: Any) -> dict[str, Any]:
             "Raise --posterior."
         )
         say(warnings[0])
-    return {"posterior": rows, "warnings": warnings}
+    return rows, warnings
 
 
 def _show(table: Any, title: str) -> list[dict[str, Any]]:

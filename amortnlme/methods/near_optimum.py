@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amortnlme.core.errors import FitError, UsageError
+from amortnlme.core.errors import CapabilityError, FitError, UsageError
 from amortnlme.core.rng import stream
+from amortnlme.core.status import FitStatus
 from amortnlme.data.dataset import Dataset
 from amortnlme.methods.amortized import NODE_BUDGET, nodes_per_subject
 from amortnlme.methods.base import FitProblem
@@ -55,6 +56,9 @@ class NearOptimum:
         Entries of x that are estimated and not on the boundary.
     information : ndarray, shape (n_free, n_free)
         Observed, positive definite.
+    last_move : float
+        Of the maximum when the nodes were placed anew, in standard errors (largest entry): what the choice of
+        the nodes still matters.
     """
 
     population: BoundPopulation
@@ -63,6 +67,7 @@ class NearOptimum:
     value: float
     free: np.ndarray
     information: np.ndarray
+    last_move: float
 
     @property
     def covariance(self) -> np.ndarray:
@@ -105,9 +110,10 @@ def near_optimum(
     UsageError
         E_FIT_OTHER_DATASET.
     CapabilityError
-        E_FIT_CAPABILITY.
+        E_FIT_CAPABILITY; also for networks of covariates, whose estimates are penalized.
     FitError
-        E_FIT_NOT_INFORMED when the likelihood has no maximum with positive definite information nearby.
+        E_FIT_NOT_INFORMED when the fit failed, or the likelihood has no maximum with positive definite
+        information nearby.
     """
     from threadpoolctl import threadpool_limits
 
@@ -119,6 +125,18 @@ def near_optimum(
             "E_FIT_OTHER_DATASET",
             f"the fit of {fit.population.name!r} was made from other records than dataset {dataset.name!r} "
             "holds. Pass the data of the fit.",
+        )
+    if fit.population.networks:
+        raise CapabilityError(
+            "E_FIT_CAPABILITY",
+            f"population {fit.population.name!r} has networks of covariates: its estimates are penalized, "
+            "and the likelihood alone would leave them. Compare fits to parts of the data instead.",
+        )
+    if fit.status is FitStatus.FAILED or not np.isfinite(fit.x).all():
+        raise FitError(
+            "E_FIT_NOT_INFORMED",
+            f"the fit of {fit.population.name!r} failed, so that there are no estimates to start from. Its "
+            "warnings say why.",
         )
     problem = problem_of(dataset, fit.population, model or fit.model_name, seed)
     with threadpool_limits(limits=1, user_api="blas"):
@@ -166,7 +184,7 @@ def optimum_near(problem: FitProblem, x: np.ndarray, n_points: int | None = None
         found = minimize_whitened(objective, x, whitening(rough), free)
         scale[free] = rough_scale(rough)
         new = population.fold_signs(found.x)
-        move, x = np.max(np.abs(new - x) / scale), new
+        move, x = float(np.max(np.abs(new - x) / scale)), new
         if move < SETTLED or rounds_left == 0:
             break
     information = information_at(objective, x, scale, free)
@@ -178,4 +196,4 @@ def optimum_near(problem: FitProblem, x: np.ndarray, n_points: int | None = None
             "information near these estimates, so that nothing can be said of their uncertainty. Simplify "
             "the population model, or look at the warnings of its fit.",
         )
-    return NearOptimum(population, objective, x, value, free, information)
+    return NearOptimum(population, objective, x, value, free, information, move)

@@ -10,7 +10,7 @@ import numpy as np
 
 from amortnlme.core.errors import PopulationError
 
-COVARIATE_TRANSFORMS = ("log", "linear")
+COVARIATE_TRANSFORMS = ("log", "linear", "level")
 CENTERS = ("mean", "median")
 STRUCTURES = ("diagonal", "full")
 
@@ -19,8 +19,10 @@ STRUCTURES = ("diagonal", "full")
 class CovariateEffect:
     """A linear effect of one covariate on one parameter: phi gains beta times the transformed covariate.
 
-    With `transform="log"` the regressor is log(x / center), with `"linear"` it is x - center. On a parameter
-    whose own transform is the logarithm, `"log"` is a power law, psi = typical (x / center)^beta.
+    With `transform="log"` the regressor is log(x / center), with `"linear"` it is x - center, and with
+    `"level"` it is 1 where x equals center, else 0: a category has one such effect for every level but one.
+    On a parameter whose own transform is the logarithm, `"log"` is a power law, psi = typical (x /
+    center)^beta.
 
     Attributes
     ----------
@@ -28,10 +30,10 @@ class CovariateEffect:
         Name of the individual parameter.
     covariate : str
         Name of the covariate column (case matters).
-    transform : {"log", "linear"}
+    transform : {"log", "linear", "level"}
     center : {"mean", "median"} or float
-        The reference value; "mean" and "median" are taken over the subjects of the dataset, in covariate
-        units.
+        The reference value, or the level; "mean" and "median" are taken over the subjects of the dataset, in
+        covariate units.
 
     Raises
     ------
@@ -53,7 +55,7 @@ class CovariateEffect:
                 f"{where}: unknown transform {self.transform!r}. Allowed: {', '.join(COVARIATE_TRANSFORMS)}.",
             )
         if isinstance(self.center, str):
-            usable = self.center in CENTERS
+            usable = self.center in CENTERS and self.transform != "level"
         else:
             usable = not isinstance(self.center, bool) and math.isfinite(self.center)
             usable = usable and (self.transform != "log" or self.center > 0)
@@ -61,14 +63,14 @@ class CovariateEffect:
             raise PopulationError(
                 "E_POP_COVARIATE_CENTER",
                 f"{where}: center {self.center!r} cannot be used. Allowed: 'mean', 'median' or a finite "
-                f"number "
-                f"(positive for transform 'log').",
+                f"number (positive for transform 'log'; a number for transform 'level').",
             )
 
     @property
     def name(self) -> str:
-        """Name of the coefficient, `beta_<parameter>_<covariate>`."""
-        return f"beta_{self.parameter}_{self.covariate}"
+        """Name of the coefficient, `beta_<parameter>_<covariate>`, then `_<level>` for a level."""
+        level = f"_{self.center:g}" if self.transform == "level" else ""
+        return f"beta_{self.parameter}_{self.covariate}{level}"
 
     def regressor(self, values: np.ndarray, ids: Sequence[str]) -> tuple[np.ndarray, float]:
         """Transform and center the covariate of every subject.
@@ -112,12 +114,13 @@ class CovariateEffect:
             center = float(np.mean(values) if self.center == "mean" else np.median(values))
         else:
             center = float(self.center)
-        if np.ptp(values) == 0:
+        if len(np.unique(values == center if self.transform == "level" else values)) == 1:
+            is_level = self.transform == "level"
+            what = f"the level {center:g} for all or none" if is_level else "one value for all"
             raise PopulationError(
                 "E_POP_COVARIATE_CONSTANT",
-                f"{where} has the same value {values[0]:g} for all {len(values)} subjects, so its "
-                f"coefficient cannot "
-                f"be estimated. Remove the effect.",
+                f"{where} has {what} of the {len(values)} subjects (first {values[0]:g}), so its coefficient "
+                f"cannot be estimated. Remove the effect.",
             )
         return self.transformed(values, center), center
 
@@ -134,6 +137,8 @@ class CovariateEffect:
         -------
         ndarray, shape of values
         """
+        if self.transform == "level":
+            return (values == center).astype(np.float64)
         return np.log(values / center) if self.transform == "log" else values - center
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -32,36 +32,16 @@ from amortnlme.methods.vae_statistics import (
 from amortnlme.model.bound import BoundModel
 from amortnlme.population.bound_population import BoundPopulation
 
+if TYPE_CHECKING:
+    from amortnlme.neural.gaussian_head import GaussianHead
+    from amortnlme.neural.recognition_step import RecognitionTrainer
+
 #: Starting SDs are stretched by this while the encoder finds the individuals.
 STRETCH = 2.0
 #: No variance, in any direction, falls below this share of its last value in one iteration.
 LOWEST_SHARE = 0.1
 #: No SD falls below this share of its first value: the bound has no floor where omega and C vanish together.
 SMALLEST_SHARE = 1e-3
-
-
-class Recognizer(Protocol):
-    """What the iteration needs of an encoder on the subjects of the study."""
-
-    numbers: np.ndarray
-
-    def step(self, derivative: np.ndarray, rate: float) -> np.ndarray:
-        """Move the weights against a derivative by `numbers`."""
-        ...
-
-
-class Head(Protocol):
-    """What the numbers of the encoder mean."""
-
-    def law(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (n, r) and root (n, r, r) on the phi scale."""
-        ...
-
-    def pull(
-        self, numbers: np.ndarray, root: np.ndarray, by_mean: np.ndarray, by_root: np.ndarray
-    ) -> np.ndarray:
-        """Chain derivatives back to the numbers."""
-        ...
 
 
 #: Coefficients and omega from averaged statistics: (statistics, layout, last omega, iteration).
@@ -184,13 +164,13 @@ class _Vae:
         self,
         target: BoundModel,
         population: BoundPopulation,
-        recognizer: Recognizer,
-        head: Head,
+        trainer: RecognitionTrainer,
+        head: GaussianHead,
         schedule: VaeSchedule,
         rng: np.random.Generator,
     ) -> None:
         self.target, self.population = target, population
-        self.recognizer, self.head = recognizer, head
+        self.trainer, self.head = trainer, head
         self.schedule, self.rng = schedule, rng
         self.layout = Layout.of(population)
         self.bare = without_covariates(self.layout)
@@ -209,7 +189,7 @@ class _Vae:
     def draw(self, state: _State, weight: float, rate: float) -> _Draws:
         """One gradient step of the encoder; returns the draws it rests on."""
         population, index = self.population, self.population.random_index
-        numbers = self.recognizer.numbers
+        numbers = self.trainer.numbers
         mean, root = self.head.law(numbers)
         eps = self._noise(mean.shape)
         mu = population.unpack(self.pack(state))[0]
@@ -228,7 +208,7 @@ class _Vae:
         by_root = weight * np.tril(precision @ root) - np.tril(np.swapaxes(pull, 1, 2) @ eps)
         by_root[:, diagonal, diagonal] -= weight / root[:, diagonal, diagonal]
         derivative = self.head.pull(numbers, root, by_mean, by_root)
-        self.recognizer.step(np.where(np.isfinite(derivative), derivative, 0.0), rate)
+        self.trainer.step(np.where(np.isfinite(derivative), derivative, 0.0), rate)
         expected = (np.where(alive, value, 0.0) * share).sum()
         bound = float(expected - _divergence(gap, root, precision, state.omega))
         return _Draws(mean, root, phi, slope.sum(axis=(0, 1)), bound)
@@ -291,8 +271,8 @@ def run_vae(
     target: BoundModel,
     population: BoundPopulation,
     start: np.ndarray,
-    recognizer: Recognizer,
-    head: Head,
+    trainer: RecognitionTrainer,
+    head: GaussianHead,
     schedule: VaeSchedule,
     rng: np.random.Generator,
     random_step: RandomStep = plain_random_step,
@@ -304,9 +284,9 @@ def run_vae(
     target : BoundModel
     population : BoundPopulation
     start : ndarray, shape (n_x,)
-    recognizer : Recognizer
+    trainer : RecognitionTrainer
         Encoder on the subjects of the study; its weights move.
-    head : Head
+    head : GaussianHead
     schedule : VaeSchedule
     rng : numpy.random.Generator
     random_step : callable
@@ -316,7 +296,7 @@ def run_vae(
     -------
     VaePath
     """
-    run = _Vae(target, population, recognizer, head, schedule, rng)
+    run = _Vae(target, population, trainer, head, schedule, rng)
     state = run.begin(start)
     iterates, bounds = [], []
     # Only somebody who watches a terminal is shown the progress.
@@ -330,7 +310,7 @@ def run_vae(
         run.maximize(state, draws, number, random_step)
         iterates.append(run.pack(state))
         bounds.append(draws.bound)
-    mean, root = head.law(recognizer.numbers)
+    mean, root = head.law(trainer.numbers)
     x = population.fold_signs(iterates[-1])
     return VaePath(x, mean, root, np.array(iterates), np.array(bounds))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,10 @@ DECAY = 0.5
 WINDOW, AGREEMENT = 50, 0.6
 
 
+#: From statistics, layout and current omega to coefficients and omega, as `maximize_random`.
+Maximizer = Callable[[Statistics, Layout, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SaemPath:
     """What a run of SAEM leaves.
@@ -112,11 +117,17 @@ class _Saem:
     """One run; the numbers of iterations are those of `run_saem`."""
 
     def __init__(
-        self, target: ExpandableTarget, population: BoundPopulation, rng: np.random.Generator, n_chains: int
+        self,
+        target: ExpandableTarget,
+        population: BoundPopulation,
+        rng: np.random.Generator,
+        n_chains: int,
+        maximize: Maximizer,
     ) -> None:
         self.target = target
         self.population = population
         self.rng = rng
+        self.maximize = maximize
         self.layout = Layout.of(population)
         self.n_chains = n_chains
         space = population.parameters
@@ -199,7 +210,7 @@ class _Saem:
         population, layout, statistics = self.population, self.layout, state.statistics
         assert statistics is not None
         fixed, index = state.fixed.copy(), population.random_index
-        fixed[layout.random_columns], omega = maximize_random(statistics, layout, state.omega)
+        fixed[layout.random_columns], omega = self.maximize(statistics, layout, state.omega)
         omega = floored(omega, state.omega, ANNEALING if annealing else LOWEST_SHARE)
         omega = not_below(omega, state.least_omega)
         step = bounded_step(scores.pooled, statistics.information, gain, LONGEST_STEP)
@@ -292,6 +303,7 @@ def run_saem(
     n_averaging: int,
     n_chains: int | None,
     place: np.ndarray | None = None,
+    maximize: Maximizer = maximize_random,
 ) -> SaemPath:
     """Run SAEM from one starting point.
 
@@ -309,12 +321,15 @@ def run_saem(
         Chains per subject; None: so that there are at least 200 in all.
     place : ndarray or None, shape (n_subjects, d)
         Where the individuals are believed to be, on the phi scale.
+    maximize : callable
+        Instead of `maximize_random`: a step that chooses among covariate effects, say.
 
     Returns
     -------
     SaemPath
     """
-    run = _Saem(target, population, rng, n_chains or max(1, -(-MIN_CHAINS // population.n_subjects)))
+    n_chains = n_chains or max(1, -(-MIN_CHAINS // population.n_subjects))
+    run = _Saem(target, population, rng, n_chains, maximize)
     state = run.begin(start, place)
     iterates: list[np.ndarray] = []
     settled = False

@@ -94,6 +94,26 @@ class Surrogate:
         value, mean_u, cov_u, _, _ = self._components(mu, factor)
         return np.exp(value - log_sum_exp(value, axis=1)[:, None]), mean_u, cov_u
 
+    def information(self, mu: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient of the log marginal likelihood by mu, and a positive semi-definite curvature.
+
+        Parameters
+        ----------
+        mu : ndarray, shape (n_subjects, d)
+        factor : ndarray, shape (d, r)
+
+        Returns
+        -------
+        gradient : ndarray, shape (n_subjects, d)
+        curvature : ndarray, shape (n_subjects, d, d)
+            Mean over the components of minus their second derivatives, Lam - Lam L inv(Q) L' Lam.
+        """
+        value, mean_u, cov_u, residual, lam_factor = self._components(mu, factor)
+        share = np.exp(value - log_sum_exp(value, axis=1)[:, None])
+        gradient = residual - (lam_factor @ mean_u[..., None])[..., 0]
+        curvature = self.lam - lam_factor @ cov_u @ np.swapaxes(lam_factor, -1, -2)
+        return (share[..., None] * gradient).sum(axis=1), (share[..., None, None] * curvature).sum(axis=1)
+
     def likely_effects(self, mu: np.ndarray, factor: np.ndarray) -> np.ndarray:
         """Most likely random effects, to start a search for the conditional modes from.
 

@@ -254,6 +254,28 @@ class BoundCandidates:
         """Coefficients of every relation, shape (m,)."""
         return np.diff(self.first)
 
+    def only(self, chosen: Iterable[str]) -> BoundCandidates:
+        """Keep the forced and some other relations, all of them forced: one model.
+
+        Parameters
+        ----------
+        chosen : iterable of str
+
+        Returns
+        -------
+        BoundCandidates
+        """
+        wanted = set(chosen)
+        kept = self.forced | np.array([relation.name in wanted for relation in self.relations], dtype=bool)
+        return replace(
+            self,
+            relations=tuple(r for r, k in zip(self.relations, kept, strict=True) if k),
+            forced=np.ones(int(kept.sum()), dtype=bool),
+            owner=self.owner[kept],
+            first=np.concatenate([[0], np.cumsum(self.width[kept])]).astype(np.int64),
+            regressors=self.regressors[:, np.repeat(kept, self.width)],
+        )
+
 
 def parse_candidates(
     lines: Sequence[str],

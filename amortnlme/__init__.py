@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from amortnlme.methods.resampling import sample_population as sample_population
     from amortnlme.methods.saem import Saem as Saem
     from amortnlme.methods.sampled_vi import SampledVi as SampledVi
+    from amortnlme.methods.vae import Vae as Vae
+    from amortnlme.methods.vae_search import VaeSchedule as VaeSchedule
+    from amortnlme.methods.vae_selection import VaeSelection as VaeSelection
     from amortnlme.methods.validation import choose_ridge as choose_ridge
     from amortnlme.methods.validation import score_new_subjects as score_new_subjects
     from amortnlme.methods.vi import Vi as Vi
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from amortnlme.model.registry import model_names as model_names
     from amortnlme.neural.calibrate import calibrate as calibrate
     from amortnlme.neural.estimator import Estimator as Estimator
+    from amortnlme.neural.recognition_model import RecognitionModel as RecognitionModel
     from amortnlme.neural.spec import NetworkSpec as NetworkSpec
     from amortnlme.neural.spec import TrainingSpec as TrainingSpec
     from amortnlme.neural.train import train as train
@@ -87,6 +91,9 @@ _HOMES = {
     "amortnlme.methods.resampling": ["bootstrap", "sample_population"],
     "amortnlme.methods.saem": ["Saem"],
     "amortnlme.methods.sampled_vi": ["SampledVi"],
+    "amortnlme.methods.vae": ["Vae"],
+    "amortnlme.methods.vae_search": ["VaeSchedule"],
+    "amortnlme.methods.vae_selection": ["VaeSelection"],
     "amortnlme.methods.validation": ["choose_ridge", "score_new_subjects"],
     "amortnlme.methods.vi": ["Vi"],
     "amortnlme.model.contract": ["check_model"],
@@ -94,6 +101,7 @@ _HOMES = {
     "amortnlme.model.registry": ["load_model", "model_names"],
     "amortnlme.neural.calibrate": ["calibrate"],
     "amortnlme.neural.estimator": ["Estimator"],
+    "amortnlme.neural.recognition_model": ["RecognitionModel"],
     "amortnlme.neural.spec": ["NetworkSpec", "TrainingSpec"],
     "amortnlme.neural.train": ["train"],
     "amortnlme.population.effects": ["CovariateEffect", "RandomEffects"],

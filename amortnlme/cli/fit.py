@@ -16,6 +16,7 @@ from amortnlme.cli.options import (
     Correction,
     DrawsEstimator,
     DrawsOfFit,
+    EncoderFile,
     JsonPath,
     LogValues,
     Nodes,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from amortnlme.methods.base import AbstractMethod
     from amortnlme.methods.population_fit import PopulationFit
 
-METHODS = ("amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "vi", "saem", "pooled")
+METHODS = (
+    "amortized", "monte-carlo", "fo", "foce", "focei", "laplace", "agq", "vi", "vae", "saem", "pooled",
+)  # fmt: skip
 
 
 def run(
@@ -68,6 +71,7 @@ def run(
     nodes: Nodes = None,
     standard_errors: StandardErrors = None,
     pooled_variance: PooledVariance = None,
+    encoder: EncoderFile = None,
     time_factor: TimeFactor = None,
     log_values: LogValues = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the fit.")] = None,
@@ -78,10 +82,10 @@ def run(
 
     Exit code 2 where the fit did not succeed.
     """
-    with reply("fit", json_path, outputs=[out]) as answer:
+    with reply("fit", json_path, outputs=[out, encoder]) as answer:
         options = _Options(
             method, correction, estimator, draws, data, starts, nodes, standard_errors, pooled_variance,
-            time_factor, log_values,
+            encoder, time_factor, log_values,
         )  # fmt: skip
         result = _fit(source, population, model, seed, options)
         if out is not None:
@@ -105,6 +109,7 @@ class _Options:
     nodes: int | None
     standard_errors: str | None
     pooled_variance: float | None
+    encoder: Path | None
     time_factor: float | None
     log_values: bool
 
@@ -114,14 +119,16 @@ class _Options:
             raise UsageError(
                 "E_USAGE_METHOD", f"method {self.method!r} is unknown. Allowed: {', '.join(METHODS)}."
             )
-        classical = ("fo", "foce", "focei", "laplace", "agq", "vi", "saem")
+        classical = ("fo", "foce", "focei", "laplace", "agq", "vi", "vae", "saem")
         for flag, value, owners in (
             ("--correction", self.correction, ("amortized",)),
             ("--estimator", self.estimator, ("amortized", "monte-carlo")),
             ("--draws", self.draws, ("amortized", "monte-carlo")),
             ("--data", self.data, ("amortized", "monte-carlo")),
             ("--pooled-variance", self.pooled_variance, ("monte-carlo",)),
-            ("--nodes", self.nodes, ("agq", "vi")),
+            ("--nodes", self.nodes, ("agq", "vi", "vae")),
+            ("--starts", self.starts, (*(name for name in METHODS if name != "vae"),)),
+            ("--encoder", self.encoder, ("vae",)),
             ("--standard-errors", self.standard_errors, classical),
         ):
             if value is not None and self.method not in owners:
@@ -185,6 +192,7 @@ def _classical(options: _Options) -> AbstractMethod:
     from amortnlme.methods.classical import Fo, Foce, Focei, Laplace, Quadrature
     from amortnlme.methods.pooled import Pooled
     from amortnlme.methods.saem import Saem
+    from amortnlme.methods.vae import Vae
     from amortnlme.methods.vi import Vi
 
     starts = 1 if options.starts is None else options.starts
@@ -196,6 +204,10 @@ def _classical(options: _Options) -> AbstractMethod:
     if options.method == "agq":
         nodes = Quadrature().n_nodes if options.nodes is None else options.nodes
         return Quadrature(n_nodes=nodes, starts=starts, standard_errors=errors)
+    if options.method == "vae":
+        nodes = Vae().n_nodes if options.nodes is None else options.nodes
+        kept = None if options.encoder is None else str(options.encoder)
+        return Vae(n_nodes=nodes, encoder_file=kept, standard_errors=errors)
     if options.method == "vi":
         return Vi(n_nodes=options.nodes, starts=starts, standard_errors=errors)
     kinds = {"fo": Fo, "foce": Foce, "focei": Focei, "laplace": Laplace}

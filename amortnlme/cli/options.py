@@ -28,14 +28,19 @@ DrawsOfFit = Annotated[
     int | None, typer.Option("--draws", min=1, help="Draws per subject from --estimator (1000).")
 ]
 Starts = Annotated[int | None, typer.Option("--starts", help="Starting points (the best end is returned).")]
-Nodes = Annotated[int | None, typer.Option("--nodes", help="Quadrature nodes per random effect (agq, vi).")]
+Nodes = Annotated[
+    int | None, typer.Option("--nodes", help="Quadrature nodes per random effect (agq, vi, vae).")
+]
 StandardErrors = Annotated[
     str | None,
     typer.Option(
         "--standard-errors",
-        help="hessian, scores, sandwich or linearization (fo to vi); importance, louis or linearization "
+        help="hessian, scores, sandwich or linearization (fo to vae); importance, louis or linearization "
         "(saem).",
     ),
+]
+EncoderFile = Annotated[
+    Path | None, typer.Option("--encoder", help="HDF5 file the trained encoder is written to (vae).")
 ]
 TimeFactor = Annotated[
     float | None,

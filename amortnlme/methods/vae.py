@@ -112,12 +112,9 @@ class Vae(AbstractMethod):
 
     def run(self, problem: FitProblem) -> PopulationFit:
         """Fit; see `AbstractMethod.run`."""
-        from threadpoolctl import threadpool_limits
-
         watch, bound = Stopwatch(), self.checked(problem)
-        with threadpool_limits(limits=1, user_api="blas"):
-            path = self.train(bound, problem.bound_population, problem.seed, watch)[0]
-            return self.conclude(problem, bound, path, watch)
+        path = self.train(bound, problem.bound_population, problem.seed, watch)[0]
+        return self.conclude(problem, bound, path, watch)
 
     def checked(self, problem: FitProblem) -> BoundModel:
         """Refuse a problem that lacks something.
@@ -162,21 +159,24 @@ class Vae(AbstractMethod):
         -------
         PopulationFit
         """
+        from threadpoolctl import threadpool_limits
+
         population, names = problem.bound_population, (self.name, "elbo")
         rng = stream(problem.seed, NODE_STREAM)
         nodes = expectation_nodes(population.r, self.n_nodes, self.n_quasi, rng)
         objective = VariationalLikelihood(bound, population, nodes)
         options, record = self._options(), self._record()
-        if self.finish == "newton":
-            with watch("refinement"):
-                best = _refined(objective, path)
-            return concluded(names, problem, bound, best, objective, options, record, watch)
-        with watch("individuals"):
-            everyone = np.ones(population.n_subjects, dtype=bool)
-            laws = objective.problem(path.x).expand(*_standardized(population, path), everyone)
-            modes = objective.modes(path.x)
-        best = _as_it_is(path, -float(laws.bound.sum()))
-        return finished(names, problem, bound, best, -2.0 * laws.bound, modes, options, record, watch)
+        with threadpool_limits(limits=1, user_api="blas"):
+            if self.finish == "newton":
+                with watch("refinement"):
+                    best = _refined(objective, path)
+                return concluded(names, problem, bound, best, objective, options, record, watch)
+            with watch("individuals"):
+                everyone = np.ones(population.n_subjects, dtype=bool)
+                laws = objective.problem(path.x).expand(*_standardized(population, path), everyone)
+                modes = objective.modes(path.x)
+            best = _as_it_is(path, -float(laws.bound.sum()))
+            return finished(names, problem, bound, best, -2.0 * laws.bound, modes, options, record, watch)
 
     def train(
         self,
@@ -203,6 +203,8 @@ class Vae(AbstractMethod):
         encoder : RecognitionModel
             Trained; also written to `encoder_file`, where that is given.
         """
+        from threadpoolctl import threadpool_limits
+
         from amortnlme.neural.gaussian_head import GaussianHead
         from amortnlme.neural.recognition_model import RecognitionModel
         from amortnlme.neural.recognition_step import RecognitionTrainer
@@ -229,7 +231,8 @@ class Vae(AbstractMethod):
             trainer = RecognitionTrainer(
                 encoder.network, encoder.shape, given.tokens, given.mask, given.conditions
             )
-        with watch("encoder"):
+        # Matrices here are tiny: BLAS threads would only wait for each other.
+        with watch("encoder"), threadpool_limits(limits=1, user_api="blas"):
             rng = stream(seed, DRAW_STREAM)
             path = run_vae(bound, population, start, trainer, head, self.schedule, rng, random_step)
         trainer.store()

@@ -123,7 +123,8 @@ def test_saved_encoder_predicts_subjects_that_were_left_out(tmp_path):
     typical, exact = np.empty((6, 2)), np.empty((6, 2))
     for row, k in enumerate(range(24, 30)):
         design = np.column_stack([np.ones_like(STUDY.times[k]), STUDY.times[k]])
-        typical[row] = x[:2] + [0.0, x[3] * np.log(STUDY.weight[k] / STUDY.weight[:24].mean())]
+        typical[row] = x[:2]
+        typical[row, 1] += x[3] * np.log(STUDY.weight[k] / STUDY.weight[:24].mean())
         total = design @ omega @ design.T + np.exp(2 * x[2]) * np.eye(len(design))
         gain = omega @ design.T @ np.linalg.inv(total)
         exact[row] = typical[row] + gain @ (STUDY.y[k] - design @ typical[row])

@@ -71,8 +71,8 @@ def select(
         Fits the models that are ranked; `Amortized()` where there are draws, else `Focei()`. Whatever it is,
         a fit is judged by its importance-sampled likelihood.
     most_models : int
-        Models to rank at most: the found one and those one relation away (added, dropped or exchanged), the
-        more promising ones first. 0: no ranking.
+        Models to rank at most: the found one, none, and those one relation away (added, dropped or
+        exchanged), the more promising ones first. 0: no ranking.
     bootstrap : int
         Searches on resampled subjects.
     seeds : int
@@ -224,7 +224,8 @@ def _ranked(
     for _ in range(MOST_MOVES):
         if center not in fits:
             fits[center] = problem.fit(center, judge)
-        around = [c for c in _promising(problem, center, fits[center]) if c not in fits]
+        # The model without covariates is what readers compare with, near or far.
+        around = [c for c in ((), *_promising(problem, center, fits[center])) if c not in fits]
         for chosen in around[: max(0, most_models - len(fits))]:
             tell(f"judging model {len(fits) + 1}: {', '.join(chosen) or 'no covariates'}")
             fits[chosen] = problem.fit(chosen, judge)

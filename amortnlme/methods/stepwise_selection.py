@@ -155,9 +155,11 @@ class Cossac(AbstractSelection):
     ----------
     criterion : {"bicc", "p-value"}
         What decides whether a tried model is accepted.
+    tried : float
+        Relations whose test on the individuals has a larger p-value are not tried.
     forward, backward : float
-        Levels of the likelihood-ratio tests, and of the tests on the individuals: relations with p-values
-        beyond them are not tried.
+        Levels of the likelihood-ratio tests; relations in the model whose test on the individuals has a p-
+        value below `backward` are not tried to be dropped.
     fitter : AbstractMethod
 
     Raises
@@ -173,7 +175,8 @@ class Cossac(AbstractSelection):
     """
 
     criterion: str = "bicc"
-    forward: float = 0.1
+    tried: float = 0.3
+    forward: float = 0.05
     backward: float = 0.01
     fitter: AbstractMethod = field(default=QUICK)
 
@@ -181,7 +184,7 @@ class Cossac(AbstractSelection):
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""
-        _check(self.criterion, (self.forward, self.backward))
+        _check(self.criterion, (self.tried, self.forward, self.backward))
 
     def search(self, problem: SelectionProblem) -> SearchResult:
         """Search; see `AbstractSelection.search`."""
@@ -209,7 +212,7 @@ class Cossac(AbstractSelection):
         p_values = _tests(models.problem, models.fits[now], now, inside=False)
         for name in sorted(p_values, key=lambda n: p_values[n]):
             new = now | {name}
-            if p_values[name] > self.forward or new in refused:
+            if p_values[name] > self.tried or new in refused:
                 continue
             models.fit(new, f"add {name} (p = {p_values[name]:.2g})")
             if self._better(models, new, now):

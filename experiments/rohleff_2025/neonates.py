@@ -1,7 +1,7 @@
-"""Neonatal weight: 25 candidate relations on the authors' simulated subjects, or on a cohort of ours with known truth.
+"""Neonatal weight: 25 candidate relations, on the authors' simulated subjects or a cohort with known truth.
 
     python experiments/rohleff_2025/neonates.py --data authors --methods samba saem cossac
-    python experiments/rohleff_2025/neonates.py --data cohort --subjects 300 --replicates 3 --methods saem samba
+    python experiments/rohleff_2025/neonates.py --data cohort --subjects 300 --methods saem samba
 
 The authors' real data are private. The cohort has their design (2 to 8 weights in the first week), their
 covariates with the distributions of the simulated file, and relations of the size that the paper reports.
@@ -87,7 +87,8 @@ def work(dataset: Dataset, name: str, seed: int, rank: int) -> Row:
     found = select(
         dataset, base, candidates, METHODS[name], model="neonatal_weight", most_models=rank, seed=seed
     )
-    row = {key: found.to_dict()[key] for key in ("found", "chosen", "scores", "runs", "seconds", "warnings", "steps")}
+    kept = ("found", "chosen", "scores", "runs", "seconds", "warnings", "steps")
+    row = {key: value for key, value in found.to_dict().items() if key in kept}
     row["true_positive"] = len(set(found.found) & set(TRUTH))
     row["false_positive"] = len(set(found.found) - set(TRUTH))
     return row
@@ -95,9 +96,11 @@ def work(dataset: Dataset, name: str, seed: int, rank: int) -> Row:
 
 def main() -> None:
     """Run what is not stored yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", choices=("authors", "cohort"), default="authors")
-    parser.add_argument("--folder", type=Path, default=Path("../shared/data"), help="folder of neonates_sim.csv")
+    parser.add_argument("--folder", type=Path, default=Path("../shared/data"), help="of neonates_sim.csv")
     parser.add_argument("--subjects", type=int, default=300)
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["saem", "samba"])
@@ -111,10 +114,11 @@ def main() -> None:
             dataset = cohort(given.covariate_table(), options.subjects, k)
         for name in options.methods:
             key = f"{dataset.name} | {name}" + (f" | rank {options.rank}" if options.rank else "")
-            row = runs.run(key, lambda d=dataset, n=name: work(d, n, k, options.rank))
-            print(f"{key}: {row['runs']} runs, {row['cpu_s']:.0f} CPU s, {', '.join(row['found'])}")
+            row = runs.run(key, lambda d=dataset, n=name, k=k: work(d, n, k, options.rank))
+            names = ", ".join(row["found"])
+            print(f"{key}: {row['runs']} runs, {row['cpu_s']:.0f} CPU s, {names}")
             if options.data == "cohort":
-                print(f"  true positives {row['true_positive']} of {len(TRUTH)}, false {row['false_positive']}")
+                print(f"  true: {row['true_positive']} of {len(TRUTH)}, false: {row['false_positive']}")
 
 
 if __name__ == "__main__":

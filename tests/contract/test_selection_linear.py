@@ -34,7 +34,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def exact_line(study):
-    """BICc of all four models of the straight lines, by the closed-form likelihood and a general optimizer."""
+    """BICc of all four models of the lines, by the closed-form likelihood and a general optimizer."""
     n, n_total = 30, sum(len(y) for y in study.y)
     w = np.log(study.weight / study.weight.mean())
     bicc = {}
@@ -79,8 +79,9 @@ def test_select_ranks_models_by_their_exact_bicc(study, exact_line):
     assert found.scores[0].chosen == found.chosen == ("s~w",)
     assert found.fit is not None
     assert found.frequencies["seeds"] == {"m~w": 0.0, "s~w": 1.0}
-    assert {score.chosen for score in found.ties} == {
-        s.chosen for s in found.scores if exact_line[frozenset(s.chosen)] < exact_line[frozenset(["s~w"])] + 2.0
+    limit = exact_line[frozenset({"s~w"})] + 2.0
+    assert {s.chosen for s in found.ties} == {
+        s.chosen for s in found.scores if exact_line[frozenset(s.chosen)] < limit
     }
 
 
@@ -129,9 +130,8 @@ def _exact_bicc(study, y, x, names, chosen, penalty):
     return minimize(objective, start, method="BFGS").fun + penalty * len(chosen)
 
 
-@pytest.mark.parametrize("seed", [3, 4])
-def test_amortized_selection_finds_the_exact_optimum_from_gaussian_posteriors(seed):
-    study, y, x, problem = _gaussian_problem(seed)
+def test_amortized_selection_finds_the_exact_optimum_from_gaussian_posteriors():
+    study, y, x, problem = _gaussian_problem(seed=3)
     exact = {}
     for size in range(7):
         for chosen in itertools.combinations(problem.free, size):

@@ -29,7 +29,8 @@ SUBJECT, OCCASION = "id", "occ"
 MOST_CHARACTERS = 10_000
 
 _TERMS = (
-    "Terms: weight, weight - 70, log(weight), log(weight / 70), by(group), (1 | id), (1 |label| id), (1 | occ)."
+    "Terms: weight, weight - 70, log(weight), log(weight / 70), by(group), (1 | id), (1 |label| id), "
+    "(1 | occ)."
 )
 
 

@@ -254,7 +254,7 @@ def _promising(
     people = fitted.individuals
     mean = people.conditional_mean_phi[:, index]
     spread = np.diag((people.conditional_sd_phi[:, index] ** 2).sum(axis=0))
-    around = neighbors(center, problem.free)
+    around = [c for c in neighbors(center, problem.free) if not problem.bound.is_dependent(c)]
     if not np.isfinite(mean).all() or not np.isfinite(spread).all():
         return around
     values = [

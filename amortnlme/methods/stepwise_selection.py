@@ -123,7 +123,9 @@ class Scm(AbstractSelection):
         return models.result(now)
 
     def _best_addition(self, models: _Models, now: frozenset[str]) -> frozenset[str] | None:
+        bound = models.problem.bound
         trials = [now | {name} for name in models.problem.free if name not in now]
+        trials = [trial for trial in trials if not bound.is_dependent(trial)]
         for trial in trials:
             models.fit(trial, f"add {next(iter(trial - now))}")
         if not trials:
@@ -212,7 +214,7 @@ class Cossac(AbstractSelection):
         p_values = _tests(models.problem, models.fits[now], now, inside=False)
         for name in sorted(p_values, key=lambda n: p_values[n]):
             new = now | {name}
-            if p_values[name] > self.tried or new in refused:
+            if p_values[name] > self.tried or new in refused or models.problem.bound.is_dependent(new):
                 continue
             models.fit(new, f"add {name} (p = {p_values[name]:.2g})")
             if self._better(models, new, now):

@@ -57,8 +57,14 @@ def exact_line(study):
 
 @pytest.mark.parametrize(
     "method",
-    [SaemSelection(n_exploration=60, n_averaging=20, burn_in=30), Scm(criterion="bicc"), Cossac(), Samba()],
-    ids=lambda method: method.name,
+    [
+        SaemSelection(n_exploration=60, n_averaging=20, burn_in=30),
+        Scm(),
+        Scm(criterion="bicc"),
+        Cossac(),
+        Samba(),
+    ],
+    ids=["saem", "scm p-value", "scm bicc", "cossac", "samba"],
 )
 def test_selection_returns_the_exact_optimum_of_a_linear_mixed_model(study, exact_line, method):
     candidates = parse_candidates(["m, s ~ w"], study.dataset.covariate_table())
@@ -143,6 +149,19 @@ def test_amortized_selection_finds_the_exact_optimum_from_gaussian_posteriors():
     # The same constant for all models; debiasing widens the draws by (d + 1) / 4000, which moves the -2
     # log-likelihoods of 60 subjects, and those of different models nearly alike, by at most 60 d / 800.
     np.testing.assert_allclose(gaps, gaps.mean(), atol=0.05)
+
+
+def test_selection_copes_with_a_covariate_that_is_given_twice(study):
+    """Weight in two units: no model holds both, and either may be returned."""
+    subjects = [replace(s, covariates={"w": s.covariates["w"], "w_lb": 2.2 * s.covariates["w"]})
+                for s in study.dataset.subjects]  # fmt: skip
+    dataset = Dataset(subjects=tuple(subjects))
+    candidates = parse_candidates(["s ~ w, w_lb"], dataset.covariate_table())
+    found = select(dataset, LINE, candidates, Samba(), model=line())
+    assert found.chosen in (("s~w",), ("s~w_lb",))
+    assert found.associated == (("w", "w_lb"),)
+    assert {score.chosen for score in found.scores} == {(), ("s~w",), ("s~w_lb",)}
+    assert len(found.ties) == 2
 
 
 def test_neighbors_are_one_relation_away():

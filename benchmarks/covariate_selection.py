@@ -4,7 +4,7 @@
 
 Simulated conditional means: six covariates act on every parameter, the others are noise; covariates correlate
 pairwise by 0 or 0.5. Small cases are checked against all subsets by least squares. Where `pyscipopt` is
-installed, the cheapest subset at the selected variance is also found by SCIP (mixed-integer quadratic, at most
+installed, the cheapest subset at the selected variance is also found by SCIP (mixed-integer quadratic, given
 a minute).
 """
 

@@ -130,22 +130,57 @@ def fit_likelihood(
                 starts[:, problem.bound_population.chol_slice] = 0.0
             is_penalized = bool(problem.bound_population.networks) or not has_omega
             best, objective = _search(bound, problem, make, starts, is_penalized)
-            best = _with_standard_errors(best, objective, options.standard_errors)
+        names = (method or kind, kind)
+        if not is_penalized:
+            return concluded(names, problem, bound, best, objective, options, provenance, watch)
+        best = _with_standard_errors(best, objective, options.standard_errors)
         with watch("individuals"):
             modes = objective.modes(best.x)
-            if is_penalized:
-                own = -2.0 * objective.value_and_scores(best.x)[0]
-                return finished(
-                    (method or kind, kind), problem, bound, best, own, modes, options, provenance, watch
-                )
-            best = _identified(best, objective, bound, problem.bound_population, modes)
-            if options.standard_errors == "linearization" and best.covariance is not None:
-                covariance, warnings = linearized_covariance(
-                    bound, problem.bound_population, best.x, modes.phi
-                )
-                best = replace(best, covariance=covariance, warnings=[*best.warnings, *warnings])
         own = -2.0 * objective.value_and_scores(best.x)[0]
-        return finished((method or kind, kind), problem, bound, best, own, modes, options, provenance, watch)
+        return finished(names, problem, bound, best, own, modes, options, provenance, watch)
+
+
+def concluded(
+    names: tuple[str, str],
+    problem: FitProblem,
+    bound: BoundModel,
+    best: Optimum,
+    objective: ModalObjective,
+    options: LikelihoodOptions,
+    provenance: Mapping[str, Any],
+    watch: Stopwatch,
+) -> PopulationFit:
+    """Give an optimum its standard errors and modes, judge it and assemble the result.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Of the method, and of the kind of its criterion.
+    problem : FitProblem
+    bound : BoundModel
+    best : Optimum
+    objective : ModalObjective
+        That `best` maximizes.
+    options : LikelihoodOptions
+    provenance : mapping
+        The method's options, for the record.
+    watch : Stopwatch
+
+    Returns
+    -------
+    PopulationFit
+    """
+    population = problem.bound_population
+    with watch("search"):
+        best = _with_standard_errors(best, objective, options.standard_errors)
+    with watch("individuals"):
+        modes = objective.modes(best.x)
+        best = _identified(best, objective, bound, population, modes)
+        if options.standard_errors == "linearization" and best.covariance is not None:
+            covariance, warnings = linearized_covariance(bound, population, best.x, modes.phi)
+            best = replace(best, covariance=covariance, warnings=[*best.warnings, *warnings])
+    own = -2.0 * objective.value_and_scores(best.x)[0]
+    return finished(names, problem, bound, best, own, modes, options, provenance, watch)
 
 
 def _search(

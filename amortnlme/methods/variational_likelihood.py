@@ -57,10 +57,43 @@ class VariationalLikelihood:
         -------
         GaussianPosteriors
         """
-        mu, factor = self.population.unpack(x)
-        problem = VariationalProblem(self.target, mu, factor, self.nodes, self.is_diagonal)
+        problem = self.problem(x)
         last = self._memory.get("last")
-        found = find_posteriors(problem, None if last is None else predicted_start(last[1], last[0], problem))
+        return self._search(problem, None if last is None else predicted_start(last[1], last[0], problem))
+
+    def problem(self, x: np.ndarray) -> VariationalProblem:
+        """State the bound of every subject at given population parameters.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n_x,)
+
+        Returns
+        -------
+        VariationalProblem
+        """
+        return VariationalProblem(self.target, *self.population.unpack(x), self.nodes, self.is_diagonal)
+
+    def posteriors_from(self, x: np.ndarray, mean: np.ndarray, root: np.ndarray) -> GaussianPosteriors:
+        """Best approximations, searched from given ones; later searches go on from what is found.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n_x,)
+        mean : ndarray, shape (n_subjects, r)
+            Of u.
+        root : ndarray, shape (n_subjects, r, r)
+
+        Returns
+        -------
+        GaussianPosteriors
+        """
+        return self._search(self.problem(x), (mean, root))
+
+    def _search(
+        self, problem: VariationalProblem, start: tuple[np.ndarray, np.ndarray] | None
+    ) -> GaussianPosteriors:
+        found = find_posteriors(problem, start)
         if np.isfinite(found.bound).all():
             self._memory["last"] = (problem, found)
         return found

@@ -89,7 +89,7 @@ class LstmSummary(keras.layers.Layer):
         for convolve in self.convolve:
             hidden = convolve(ops.pad(hidden, ((0, 0), (1, 1), (0, 0)))) * mask
         read = [
-            scan_masked(_step_lstm(cell), hidden, mask, 2 * self.width, reverse=reverse)[0][:, : self.width]
+            scan_masked(step_lstm(cell), hidden, mask, 2 * self.width, reverse=reverse)[0][:, : self.width]
             for cell, reverse in zip(self.cells, (False, True), strict=True)
         ]
         return apply_chain(self.head, ops.concatenate([*read, conditions], axis=-1))
@@ -99,8 +99,18 @@ def _step_gru(cell: Any) -> Any:
     return lambda token, state: cell(token, [state])[0]
 
 
-def _step_lstm(cell: Any) -> Any:
-    """Step of an LSTM whose two states lie side by side in one tensor, as a scan of Keras wants them."""
+def step_lstm(cell: Any) -> Any:
+    """Step of an LSTM whose two states lie side by side in one tensor, as a scan of Keras wants them.
+
+    Parameters
+    ----------
+    cell : keras.layers.LSTMCell
+
+    Returns
+    -------
+    callable
+        New states (B, 2 width) from a token (B, H) and the states.
+    """
 
     def step(token: Any, state: Any) -> Any:
         _, states = cell(token, ops.split(state, 2, axis=-1))

@@ -210,9 +210,7 @@ def _separates(two: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _judge(problem: SelectionProblem) -> AbstractMethod:
-    if problem.draws is not None and "likelihood" in problem.model.capabilities:
-        return Amortized(starts=2)
-    return Focei()
+    return Focei() if problem.draws is None else Amortized(starts=2)
 
 
 def _ranked(

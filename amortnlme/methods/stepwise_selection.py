@@ -68,6 +68,13 @@ class _Models:
         return float(stats.chi2.sf(max(self.ofv(smaller) - self.ofv(larger), 0.0), df))
 
     def result(self, chosen: frozenset[str], warnings: tuple[str, ...] = ()) -> SearchResult:
+        bad = [chosen for chosen, found in self.fits.items() if not found.status.is_success]
+        if bad:
+            names = ", ".join(sorted(bad[0])) or "no covariates"
+            warnings += (
+                f"[W_SELECT_FITS] {len(bad)} of {len(self.fits)} fits on the way did not succeed, first that "
+                f"with {names}: the path may have turned wrong there.",
+            )
         kinds = {f.criterion_kind or f.ofv_kind for f in self.fits.values()}
         return SearchResult(
             tuple(n for n in self.problem.free if n in chosen),

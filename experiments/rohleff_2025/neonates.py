@@ -94,6 +94,15 @@ def work(dataset: Dataset, name: str, seed: int, rank: int) -> Row:
     return row
 
 
+def judged(dataset: Dataset, chosen: list[str]) -> Row:
+    """BICc of one model: FOCEI estimates, importance-sampled -2LL."""
+    base = amortnlme.PopulationModel(random_effects=amortnlme.RandomEffects(ON))
+    population = parse_candidates([LINE], dataset.covariate_table()).population(base, chosen)
+    found = amortnlme.fit(dataset, population, Samba().fitter, model="neonatal_weight")
+    names = ("ofv", "ofv_se", "bicc", "n_parameters")
+    return {name: getattr(found, name) for name in names} | {"status": found.status, "chosen": chosen}
+
+
 def main() -> None:
     """Run what is not stored yet, and print the table."""
     parser = argparse.ArgumentParser(
@@ -105,6 +114,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["saem", "samba"])
     parser.add_argument("--rank", type=int, default=0, help="models ranked by exact BICc")
+    parser.add_argument("--judge", action="store_true", help="also fit what was found, for its BICc")
     options = parser.parse_args()
     given = authors(options.folder)
     runs = Runs("neonates", RESULTS)
@@ -117,6 +127,9 @@ def main() -> None:
             row = runs.run(key, lambda d=dataset, n=name, k=k: work(d, n, k, options.rank))
             names = ", ".join(row["found"])
             print(f"{key}: {row['runs']} runs, {row['cpu_s']:.0f} CPU s, {names}")
+            if options.judge:
+                score = runs.run(f"{key} | judged", lambda d=dataset, c=row["found"]: judged(d, c))
+                print(f"  BICc {score['bicc']:.1f}, -2LL {score['ofv']:.1f} +- {score['ofv_se']:.1f}")
             if options.data == "cohort":
                 print(f"  true: {row['true_positive']} of {len(TRUTH)}, false: {row['false_positive']}")
 

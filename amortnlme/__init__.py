@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from amortnlme.diagnostics.compare import compare as compare
     from amortnlme.diagnostics.partial_effects import partial_effect as partial_effect
     from amortnlme.methods.amortized import Amortized as Amortized
+    from amortnlme.methods.amortized_selection import AmortizedSelection as AmortizedSelection
     from amortnlme.methods.classical import Fo as Fo
     from amortnlme.methods.classical import Foce as Foce
     from amortnlme.methods.classical import Focei as Focei
@@ -41,7 +42,13 @@ if TYPE_CHECKING:
     from amortnlme.methods.resampling import bootstrap as bootstrap
     from amortnlme.methods.resampling import sample_population as sample_population
     from amortnlme.methods.saem import Saem as Saem
+    from amortnlme.methods.saem_selection import SaemSelection as SaemSelection
     from amortnlme.methods.sampled_vi import SampledVi as SampledVi
+    from amortnlme.methods.select import select as select
+    from amortnlme.methods.selection import Selection as Selection
+    from amortnlme.methods.stepwise_selection import Cossac as Cossac
+    from amortnlme.methods.stepwise_selection import Samba as Samba
+    from amortnlme.methods.stepwise_selection import Scm as Scm
     from amortnlme.methods.vae import Vae as Vae
     from amortnlme.methods.vae_search import VaeSchedule as VaeSchedule
     from amortnlme.methods.vae_selection import VaeSelection as VaeSelection
@@ -58,8 +65,11 @@ if TYPE_CHECKING:
     from amortnlme.neural.spec import NetworkSpec as NetworkSpec
     from amortnlme.neural.spec import TrainingSpec as TrainingSpec
     from amortnlme.neural.train import train as train
+    from amortnlme.population.candidates import Candidates as Candidates
+    from amortnlme.population.candidates import parse_candidates as parse_candidates
     from amortnlme.population.effects import CovariateEffect as CovariateEffect
     from amortnlme.population.effects import RandomEffects as RandomEffects
+    from amortnlme.population.formula import parse_formula as parse_formula
     from amortnlme.population.networks import NetworkEffect as NetworkEffect
     from amortnlme.population.networks import NetworkInput as NetworkInput
     from amortnlme.population.population_model import PopulationModel as PopulationModel
@@ -67,6 +77,7 @@ if TYPE_CHECKING:
     from amortnlme.population.toml import read_population as read_population
     from amortnlme.report.page import write_report as write_report
     from amortnlme.report.quickstart import quickstart as quickstart
+    from amortnlme.report.selection_page import write_selection_report as write_selection_report
     from amortnlme.training.training_set import TrainingSet as TrainingSet
 
 _HOMES = {
@@ -82,6 +93,7 @@ _HOMES = {
     "amortnlme.diagnostics.compare": ["compare"],
     "amortnlme.diagnostics.partial_effects": ["partial_effect"],
     "amortnlme.methods.amortized": ["Amortized"],
+    "amortnlme.methods.amortized_selection": ["AmortizedSelection"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.fit": ["fit"],
     "amortnlme.methods.near_optimum": ["near_optimum"],
@@ -90,7 +102,11 @@ _HOMES = {
     "amortnlme.methods.profiles": ["profiles"],
     "amortnlme.methods.resampling": ["bootstrap", "sample_population"],
     "amortnlme.methods.saem": ["Saem"],
+    "amortnlme.methods.saem_selection": ["SaemSelection"],
     "amortnlme.methods.sampled_vi": ["SampledVi"],
+    "amortnlme.methods.select": ["select"],
+    "amortnlme.methods.selection": ["Selection"],
+    "amortnlme.methods.stepwise_selection": ["Cossac", "Samba", "Scm"],
     "amortnlme.methods.vae": ["Vae"],
     "amortnlme.methods.vae_search": ["VaeSchedule"],
     "amortnlme.methods.vae_selection": ["VaeSelection"],
@@ -104,13 +120,16 @@ _HOMES = {
     "amortnlme.neural.recognition_model": ["RecognitionModel"],
     "amortnlme.neural.spec": ["NetworkSpec", "TrainingSpec"],
     "amortnlme.neural.train": ["train"],
+    "amortnlme.population.candidates": ["Candidates", "parse_candidates"],
     "amortnlme.population.effects": ["CovariateEffect", "RandomEffects"],
+    "amortnlme.population.formula": ["parse_formula"],
     "amortnlme.population.networks": ["NetworkEffect", "NetworkInput"],
     "amortnlme.population.population_model": ["PopulationModel"],
     "amortnlme.population.posterior_draws": ["PosteriorDraws"],
     "amortnlme.population.toml": ["read_population"],
     "amortnlme.report.page": ["write_report"],
     "amortnlme.report.quickstart": ["quickstart"],
+    "amortnlme.report.selection_page": ["write_selection_report"],
     "amortnlme.training.training_set": ["TrainingSet"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

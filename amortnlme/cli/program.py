@@ -23,6 +23,7 @@ from amortnlme.cli import (
     quickstart,
     report,
     sample,
+    select,
     simulate,
     train,
     uncertainty,
@@ -48,6 +49,7 @@ app.command("ensemble")(ensemble.run)
 app.command("calibrate")(calibrate.run)
 app.command("sample")(sample.run)
 app.command("fit")(fit.run)
+app.command("select")(select.run)
 app.command("compare")(compare.run)
 app.command("uncertainty")(uncertainty.run)
 app.command("report")(report.run)

@@ -114,7 +114,8 @@ class _Search:
     def run(self, most_exchanges: int) -> SearchResult:
         forced = self.bound.forced
         starts = [forced.copy()]
-        if self.bound.regressors.shape[1] < self.problem.dataset.n_subjects // 2:
+        is_wide = self.bound.regressors.shape[1] >= self.problem.dataset.n_subjects // 2
+        if not is_wide and not self.bound.is_dependent(self.bound.names):
             starts.append(np.ones_like(forced))
         ends = [self._fixed_point(start) for start in starts]
         best = min(ends, key=lambda end: end.bicc)
@@ -154,7 +155,8 @@ class _Search:
             for change in changes[: most - tried]:
                 new = center.chosen.copy()
                 new[list(change)] = ~new[list(change)]
-                if np.packbits(new).tobytes() in self.memory:
+                known = np.packbits(new).tobytes() in self.memory
+                if known or self.bound.is_dependent(self._free_names(new)):
                     continue
                 tried += 1
                 fitted = self._fit(new, center)

@@ -10,10 +10,12 @@ import numpy as np
 from amortnlme.core.errors import UsageError
 from amortnlme.core.rng import stream
 from amortnlme.methods.data_start import data_starts
+from amortnlme.methods.fit import problem_of
 from amortnlme.methods.relation_search import RelationSearch
 from amortnlme.methods.saem_search import run_saem
 from amortnlme.methods.saem_statistics import Layout, Statistics, maximize_random
 from amortnlme.methods.selection import AbstractSelection, SearchResult, SelectionProblem, SelectionStep
+from amortnlme.model.bound import BoundModel
 
 START_STREAM, CHAIN_STREAM = 0, 1
 BURN_IN = ("none", "all")
@@ -65,7 +67,8 @@ class SaemSelection(AbstractSelection):
 
         everything = problem.candidates.population(problem.base, problem.candidates.names)
         population = everything.bind(problem.dataset.covariate_table(), problem.model.parameters)
-        bound = problem.model.bind(problem.dataset)
+        bound = problem_of(problem.dataset, problem.base, problem.model, problem.seed).bound_model
+        assert isinstance(bound, BoundModel)
         rng = stream(problem.seed, START_STREAM)
         with threadpool_limits(limits=1, user_api="blas"):
             start = data_starts(bound, problem.model.prior, population, 1, rng)[0]

@@ -71,8 +71,8 @@ def select(
         Fits the models that are ranked; `Amortized()` where there are draws, else `Focei()`. Whatever it is,
         a fit is judged by its importance-sampled likelihood.
     most_models : int
-        Models to rank at most: the found one and those one relation away (added, dropped or exchanged), the
-        more promising ones first. 0: no ranking.
+        Models to rank at most: the found one, none, and those one relation away (added, dropped or
+        exchanged), the more promising ones first. 0: no ranking.
     bootstrap : int
         Searches on resampled subjects.
     seeds : int
@@ -210,9 +210,7 @@ def _separates(two: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _judge(problem: SelectionProblem) -> AbstractMethod:
-    if problem.draws is not None and "likelihood" in problem.model.capabilities:
-        return Amortized(starts=2)
-    return Focei()
+    return Focei() if problem.draws is None else Amortized(starts=2)
 
 
 def _ranked(
@@ -224,7 +222,8 @@ def _ranked(
     for _ in range(MOST_MOVES):
         if center not in fits:
             fits[center] = problem.fit(center, judge)
-        around = [c for c in _promising(problem, center, fits[center]) if c not in fits]
+        # The model without covariates is what readers compare with, near or far.
+        around = [c for c in ((), *_promising(problem, center, fits[center])) if c not in fits]
         for chosen in around[: max(0, most_models - len(fits))]:
             tell(f"judging model {len(fits) + 1}: {', '.join(chosen) or 'no covariates'}")
             fits[chosen] = problem.fit(chosen, judge)
@@ -253,7 +252,7 @@ def _promising(
     people = fitted.individuals
     mean = people.conditional_mean_phi[:, index]
     spread = np.diag((people.conditional_sd_phi[:, index] ** 2).sum(axis=0))
-    around = neighbors(center, problem.free)
+    around = [c for c in neighbors(center, problem.free) if not problem.bound.is_dependent(c)]
     if not np.isfinite(mean).all() or not np.isfinite(spread).all():
         return around
     values = [

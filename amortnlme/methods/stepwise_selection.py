@@ -68,6 +68,13 @@ class _Models:
         return float(stats.chi2.sf(max(self.ofv(smaller) - self.ofv(larger), 0.0), df))
 
     def result(self, chosen: frozenset[str], warnings: tuple[str, ...] = ()) -> SearchResult:
+        bad = [chosen for chosen, found in self.fits.items() if not found.status.is_success]
+        if bad:
+            names = ", ".join(sorted(bad[0])) or "no covariates"
+            warnings += (
+                f"[W_SELECT_FITS] {len(bad)} of {len(self.fits)} fits on the way did not succeed, first that "
+                f"with {names}: the path may have turned wrong there.",
+            )
         kinds = {f.criterion_kind or f.ofv_kind for f in self.fits.values()}
         return SearchResult(
             tuple(n for n in self.problem.free if n in chosen),
@@ -123,7 +130,9 @@ class Scm(AbstractSelection):
         return models.result(now)
 
     def _best_addition(self, models: _Models, now: frozenset[str]) -> frozenset[str] | None:
+        bound = models.problem.bound
         trials = [now | {name} for name in models.problem.free if name not in now]
+        trials = [trial for trial in trials if not bound.is_dependent(trial)]
         for trial in trials:
             models.fit(trial, f"add {next(iter(trial - now))}")
         if not trials:
@@ -155,9 +164,11 @@ class Cossac(AbstractSelection):
     ----------
     criterion : {"bicc", "p-value"}
         What decides whether a tried model is accepted.
+    tried : float
+        Relations whose test on the individuals has a larger p-value are not tried.
     forward, backward : float
-        Levels of the likelihood-ratio tests, and of the tests on the individuals: relations with p-values
-        beyond them are not tried.
+        Levels of the likelihood-ratio tests; relations in the model whose test on the individuals has a p-
+        value below `backward` are not tried to be dropped.
     fitter : AbstractMethod
 
     Raises
@@ -173,7 +184,8 @@ class Cossac(AbstractSelection):
     """
 
     criterion: str = "bicc"
-    forward: float = 0.1
+    tried: float = 0.3
+    forward: float = 0.05
     backward: float = 0.01
     fitter: AbstractMethod = field(default=QUICK)
 
@@ -181,7 +193,7 @@ class Cossac(AbstractSelection):
 
     def __post_init__(self) -> None:
         """Refuse options outside their range."""
-        _check(self.criterion, (self.forward, self.backward))
+        _check(self.criterion, (self.tried, self.forward, self.backward))
 
     def search(self, problem: SelectionProblem) -> SearchResult:
         """Search; see `AbstractSelection.search`."""
@@ -209,7 +221,7 @@ class Cossac(AbstractSelection):
         p_values = _tests(models.problem, models.fits[now], now, inside=False)
         for name in sorted(p_values, key=lambda n: p_values[n]):
             new = now | {name}
-            if p_values[name] > self.forward or new in refused:
+            if p_values[name] > self.tried or new in refused or models.problem.bound.is_dependent(new):
                 continue
             models.fit(new, f"add {name} (p = {p_values[name]:.2g})")
             if self._better(models, new, now):

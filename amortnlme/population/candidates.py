@@ -254,6 +254,26 @@ class BoundCandidates:
         """Coefficients of every relation, shape (m,)."""
         return np.diff(self.first)
 
+    def is_dependent(self, chosen: Iterable[str]) -> bool:
+        """Whether the covariates of some parameter are linearly dependent: no fit can tell these apart.
+
+        Parameters
+        ----------
+        chosen : iterable of str
+            Relations in the model besides the forced ones.
+
+        Returns
+        -------
+        bool
+        """
+        part = self.only(chosen)
+        for k in np.unique(part.owner):
+            x = part.regressors[:, np.repeat(part.owner == k, part.width)]
+            scaled = np.column_stack([np.ones(len(x)), x / x.std(axis=0)])
+            if np.linalg.matrix_rank(scaled, tol=1e-8 * len(x)) < scaled.shape[1]:
+                return True
+        return False
+
     def only(self, chosen: Iterable[str]) -> BoundCandidates:
         """Keep the forced and some other relations, all of them forced: one model.
 

@@ -11,7 +11,7 @@ Example::
     [[covariate]]
     parameter = "V"
     covariate = "weight"
-    transform = "log"               # or "linear"
+    transform = "log"               # or "linear", or "level" with the level as center
     center = "mean"                 # or "median", or a number
 
     [occasion_effects]              # between the occasions of a subject, column OCC

@@ -6,8 +6,6 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +30,7 @@ from amortnlme.report.estimate_tables import (
 )
 from amortnlme.report.plots_effects import estimates_across_fits
 from amortnlme.report.provenance_section import individual_table, provenance_section
+from amortnlme.report.rendering import render
 from amortnlme.report.trust_section import grade_counts, trust_section
 from amortnlme.report.verdict import Verdict, judge
 
@@ -126,7 +125,7 @@ def write_report(
     with _collection_paused():
         content = _content(fits, draws, dataset, model, estimator_card or {}, uncorrected, options)
     target = Path(path)
-    write_text_atomic(target, _render(content))
+    write_text_atomic(target, render("report.html", content, _SECTIONS))
     return target
 
 
@@ -301,18 +300,3 @@ _SECTIONS = (
     ("individuals", "Individual parameters"),
     ("provenance", "Provenance"),
 )
-
-
-def _render(content: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = files("amortnlme.report") / "templates"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
-    # The style sheet is part of the package; it holds no text from outside.
-    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    contents = [{"key": key, "title": title} for key, title in _SECTIONS]
-    return template.render(**content, style=style, version=version("amortnlme"), contents=contents)

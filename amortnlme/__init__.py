@@ -33,8 +33,12 @@ if TYPE_CHECKING:
     from amortnlme.methods.classical import Focei as Focei
     from amortnlme.methods.classical import Laplace as Laplace
     from amortnlme.methods.classical import Quadrature as Quadrature
+    from amortnlme.methods.dosing import Regimen as Regimen
+    from amortnlme.methods.dosing import dose_for as dose_for
+    from amortnlme.methods.dosing import predict_regimen as predict_regimen
     from amortnlme.methods.fit import fit as fit
     from amortnlme.methods.near_optimum import near_optimum as near_optimum
+    from amortnlme.methods.patient import patient_posterior as patient_posterior
     from amortnlme.methods.pooled import Pooled as Pooled
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
     from amortnlme.methods.profiles import profiles as profiles
@@ -79,8 +83,10 @@ _HOMES = {
     "amortnlme.diagnostics.partial_effects": ["partial_effect"],
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
+    "amortnlme.methods.dosing": ["Regimen", "dose_for", "predict_regimen"],
     "amortnlme.methods.fit": ["fit"],
     "amortnlme.methods.near_optimum": ["near_optimum"],
+    "amortnlme.methods.patient": ["patient_posterior"],
     "amortnlme.methods.pooled": ["Pooled"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
     "amortnlme.methods.profiles": ["profiles"],

@@ -16,6 +16,7 @@ from amortnlme.cli import (
     check,
     compare,
     data,
+    dose,
     ensemble,
     fit,
     model_show,
@@ -50,6 +51,7 @@ app.command("sample")(sample.run)
 app.command("fit")(fit.run)
 app.command("compare")(compare.run)
 app.command("uncertainty")(uncertainty.run)
+app.command("dose")(dose.run)
 app.command("report")(report.run)
 app.command("quickstart")(quickstart.run)
 

@@ -28,7 +28,8 @@ def rows_of(runs: dict[str, Any], name: str, method: str, ridge: float | None, s
         stem, tail = f"{name}/fold {fold:02d}", f"best of {starts}"
         chosen = ridge
         if ridge is None:
-            tried = {r: runs.get(f"{stem}/fo/ridge {r:g}/{tail}") for r in RIDGES[name]}
+            # The ridge is picked among fits from one start.
+            tried = {r: runs.get(f"{stem}/fo/ridge {r:g}/best of 1") for r in RIDGES[name]}
             if any(row is None for row in tried.values()):
                 continue
             chosen = min(tried, key=lambda r: _number(tried[r]["validation"]))  # pyright: ignore[reportOptionalSubscript]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from amortnlme.core.errors import AmortNlmeError as AmortNlmeError
     from amortnlme.data.bundled import bundled_names as bundled_names
     from amortnlme.data.bundled import load_bundled as load_bundled
+    from amortnlme.data.covariate_model import impute as impute
     from amortnlme.data.dataset import Dataset as Dataset
     from amortnlme.data.design import Design as Design
     from amortnlme.data.design import Dose as Dose
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.dosing import dose_for as dose_for
     from amortnlme.methods.dosing import predict_regimen as predict_regimen
     from amortnlme.methods.fit import fit as fit
+    from amortnlme.methods.imputed import pool_fits as pool_fits
     from amortnlme.methods.near_optimum import near_optimum as near_optimum
     from amortnlme.methods.patient import patient_posterior as patient_posterior
     from amortnlme.methods.pooled import Pooled as Pooled
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "amortnlme.core.errors": ["AmortNlmeError"],
     "amortnlme.data.bundled": ["bundled_names", "load_bundled"],
+    "amortnlme.data.covariate_model": ["impute"],
     "amortnlme.data.dataset": ["Dataset"],
     "amortnlme.data.design": ["Design", "Dose"],
     "amortnlme.data.event_table": ["read_csv", "read_frame", "to_csv", "to_frame"],
@@ -85,6 +88,7 @@ _HOMES = {
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.dosing": ["Regimen", "dose_for", "predict_regimen"],
     "amortnlme.methods.fit": ["fit"],
+    "amortnlme.methods.imputed": ["pool_fits"],
     "amortnlme.methods.near_optimum": ["near_optimum"],
     "amortnlme.methods.patient": ["patient_posterior"],
     "amortnlme.methods.pooled": ["Pooled"],

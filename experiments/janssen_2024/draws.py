@@ -4,10 +4,10 @@
 
 No estimator is shipped for this model: the draws are exact ones, by importance-corrected sampling of every
 patient's posterior from a widened Laplace approximation. Their prior is wide for CL and V1; for the pooled Q,
-V2 and sigma it is narrow around the estimates of FO without networks, as a surrogate has to divide by the prior
-and a patient's three levels say little about these. The prior is divided out: it chooses where draws are made.
+V2 and sigma it is narrow around the estimates of FO without networks, as a surrogate has to divide by it and
+a patient's three levels say little about these. The prior is divided out: it chooses where draws are made.
 
-Differences are given in standard errors of the same population without networks (VI, observed information).
+Differences are in standard errors of the same population without networks (VI, observed information).
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@
 The real data of the study are not public. Here 66 patients are drawn from the published virtual ones (weight,
 age, blood group, VWF), with the published effects of weight and VWF on CL and V1 and the published omega. A
 bolus of 40 IU/kg comes before surgery, a continuous infusion of 3 IU/kg/h from 1 h on, 2 IU/kg/h from 24 h to
-72 h, then 20 IU/kg every 12 h, four times. Levels at 0.5, 6, 24, 48, 72, 84 and 108 h; additive SD 0.034 IU/mL,
-proportional 0.16, as estimated for the real patients. VWF is missing in 65 %, completely at random.
+72 h, then 20 IU/kg every 12 h, four times. Levels at 0.5, 6, 24, 48, 72, 84 and 108 h; additive SD 0.034
+IU/mL, proportional 0.16, as estimated for the real patients. VWF is missing in 65 %, completely at random.
 
-On complete data the methods are compared: the skeleton with networks, ridge 2. With VWF missing, the power laws
-alone, by FOCEI: patients with VWF only, the median for all, and ten imputations by the learned copula, which
-knows the conditional modes of a fit without VWF or does not. One row per replicate in results/surgery.json; a
-rerun continues.
+On complete data the methods are compared: the skeleton with networks, ridge 2. With VWF missing, the power
+laws alone, by FOCEI: patients with VWF only, the median for all, and ten imputations by the learned copula,
+which knows the conditional modes of a fit without VWF or does not. Stored in results/surgery.json; a rerun
+continues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Factor VIII around surgery, two compartments, combined error; covariates are left to the population model."""
+"""Factor VIII around surgery, two compartments, combined error; covariates belong to the population model."""
 
 import numpy as np
 

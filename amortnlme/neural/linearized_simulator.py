@@ -4,9 +4,9 @@ The engine solves the model and its sensitivities in float64, outside the graph 
 
     f(phi) = f0 + J (phi - phi0)
 
-takes them into it. At phi = phi0 value and derivative are those of the simulator, so that gradients by whatever gave
-phi (weights of a covariate network, parameters of an encoder) are exact on TensorFlow and JAX alike. Renew f0
-and J after each step.
+takes them into it. At phi = phi0 value and derivative are those of the simulator, so that gradients by
+whatever gave phi (weights of a covariate network, parameters of an encoder) are exact on TensorFlow and JAX
+alike. Renew f0 and J after each step.
 """
 
 from __future__ import annotations

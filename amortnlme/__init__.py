@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from amortnlme.data.event_table import read_frame as read_frame
     from amortnlme.data.event_table import to_csv as to_csv
     from amortnlme.data.event_table import to_frame as to_frame
+    from amortnlme.data.imputation import fill_covariate as fill_covariate
     from amortnlme.data.limits import censor as censor
     from amortnlme.data.limits import with_measurements as with_measurements
     from amortnlme.data.subject import Subject as Subject
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from amortnlme.methods.dosing import Regimen as Regimen
     from amortnlme.methods.dosing import dose_for as dose_for
     from amortnlme.methods.dosing import predict_regimen as predict_regimen
+    from amortnlme.methods.dosing import repeated as repeated
     from amortnlme.methods.fit import fit as fit
     from amortnlme.methods.imputed import pool_fits as pool_fits
     from amortnlme.methods.near_optimum import near_optimum as near_optimum
@@ -78,6 +80,7 @@ _HOMES = {
     "amortnlme.data.dataset": ["Dataset"],
     "amortnlme.data.design": ["Design", "Dose"],
     "amortnlme.data.event_table": ["read_csv", "read_frame", "to_csv", "to_frame"],
+    "amortnlme.data.imputation": ["fill_covariate"],
     "amortnlme.data.limits": ["censor", "with_measurements"],
     "amortnlme.data.subject": ["Subject"],
     "amortnlme.data.wide_table": ["read_wide"],
@@ -86,7 +89,7 @@ _HOMES = {
     "amortnlme.diagnostics.partial_effects": ["partial_effect"],
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
-    "amortnlme.methods.dosing": ["Regimen", "dose_for", "predict_regimen"],
+    "amortnlme.methods.dosing": ["Regimen", "dose_for", "predict_regimen", "repeated"],
     "amortnlme.methods.fit": ["fit"],
     "amortnlme.methods.imputed": ["pool_fits"],
     "amortnlme.methods.near_optimum": ["near_optimum"],

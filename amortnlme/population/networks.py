@@ -10,7 +10,7 @@ published deep compartment models; their typical values are fixed at 1).
 
 Directions: where an input may only rise or fall, its kernel in the first layer and all later kernels are
 squares of the weights, with a sign, so that the network is monotone in that input. The ridge then counts such
-a kernel itself and not its square. With a linear head "tanh" makes any monotone shape, the softplus activations
+a kernel itself and not its square. With a linear head "tanh" makes any monotone shape, softplus activations
 convex ones; "swish" is not monotone. All activations but "sharp-softplus" are smooth.
 """
 

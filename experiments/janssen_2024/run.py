@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--populations", nargs="+", default=list(RIDGES), choices=list(RIDGES))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--ridges", type=float, nargs="+", help="FO with these only, and no other method")
     arguments = parser.parse_args()
     patients = read_patients(arguments.data)
     store = Store(make_folder(HERE / "results") / "runs.json")
@@ -199,10 +200,12 @@ def main() -> None:
         population = read_population(HERE / "populations" / f"{name}.toml")
         for fold in arguments.folds:
             stem, rows = f"{name}/fold {fold:02d}", {}
-            for ridge in RIDGES[name]:
+            for ridge in arguments.ridges or RIDGES[name]:
                 penalized = with_ridge(population, ridge)
                 make = partial(row_of, patients, fold - 1, plain_model(), penalized, method_of("fo", 1))
                 rows[ridge] = store.run(f"{stem}/fo/ridge {ridge:g}/best of 1", make)
+            if arguments.ridges:
+                continue
             best = min(rows, key=lambda ridge: or_infinite(rows[ridge]["validation"]))
             penalized = with_ridge(population, best)
             for name_of_method in arguments.methods:

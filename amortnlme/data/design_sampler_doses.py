@@ -209,7 +209,9 @@ class Doses:
         duration = log_uniform(self.duration, n, rng) if self.duration[1] > 0 else np.zeros(n)
         return time, amount, duration
 
-    def _amount(self, n: int, covariates: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def _amount(
+        self, n: int, covariates: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> np.ndarray:
         """One amount (n,) for each course."""
         amount = rng.choice(self.levels, n) if self.levels else log_uniform(self.amount, n, rng)
         if self.per is not None:

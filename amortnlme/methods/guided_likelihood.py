@@ -34,6 +34,7 @@ from amortnlme.population.bound_population import BoundPopulation
 NOISE_ENTRIES = 2_000_000
 
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Nodes:
     """The nodes at one value of (mu, L), with m of them around each guide."""

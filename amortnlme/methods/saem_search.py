@@ -171,7 +171,9 @@ class _Saem:
         self._archive(state, phi)
         self._maximize(state, scores, phi, gain, annealing=annealing)
 
-    def _move(self, law: ConditionalLaw, chains: Chains, proposal: Proposal, state: _State) -> Chains:
+    def _move(
+        self, law: ConditionalLaw, chains: Chains, proposal: Proposal, state: _State
+    ) -> Chains:
         """Kernels that need to know where the individuals are."""
         before = chains.eta
         chains = mode_kernel(law, chains, proposal, self.rng)
@@ -181,7 +183,9 @@ class _Saem:
         if state.mode_rate > LOW_RATE:
             return mode_kernel(law, chains, proposal, self.rng)
         for _ in range(N_DIFFERENCES):
-            chains, state.log_scale = difference_kernel(law, chains, state.archive, state.log_scale, self.rng)
+            chains, state.log_scale = difference_kernel(
+                law, chains, state.archive, state.log_scale, self.rng
+            )
         return chains
 
     def _archive(self, state: _State, phi: np.ndarray) -> None:

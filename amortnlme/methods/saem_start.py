@@ -119,7 +119,9 @@ def _two_stage(
         statistics = Statistics(random, second, scores.pooled_information, scores.factor_information)
         fixed[layout.random_columns], new = maximize_random(statistics, layout, omega)
         omega = floored(new, omega, ANNEALING)
-        fixed[layout.pooled_columns] += bounded_step(scores.pooled, statistics.information, 1.0, LONGEST_STEP)
+        fixed[layout.pooled_columns] += bounded_step(
+            scores.pooled, statistics.information, 1.0, LONGEST_STEP
+        )
     x = np.concatenate([fixed, np.linalg.cholesky(omega)[first]])
     assert modes is not None
     mu, factor = population.unpack(x)

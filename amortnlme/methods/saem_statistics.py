@@ -268,7 +268,9 @@ def maximize_random(
     X, precision = layout.random_design, np.linalg.inv(omega)
     weighted = np.swapaxes(X, 1, 2) @ precision
     free = statistics.first - layout.random_offset
-    coefficients = np.linalg.solve((weighted @ X).sum(axis=0), (weighted @ free[..., None]).sum(axis=0)[:, 0])
+    coefficients = np.linalg.solve(
+        (weighted @ X).sum(axis=0), (weighted @ free[..., None]).sum(axis=0)[:, 0]
+    )
     mu = layout.random_mean(coefficients)
     cross = statistics.first[:, :, None] * mu[:, None, :]
     spread = statistics.second - cross - np.swapaxes(cross, 1, 2) + mu[:, :, None] * mu[:, None, :]

@@ -128,7 +128,8 @@ def _indicators(n_occasions: int) -> tuple[str, ...]:
 def _marked(subject: Subject, n_occasions: int) -> Subject:
     number = subject.occasion_number
     marks = {
-        name: TimeVarying((number == k).astype(np.float64)) for k, name in enumerate(_indicators(n_occasions))
+        name: TimeVarying((number == k).astype(np.float64))
+        for k, name in enumerate(_indicators(n_occasions))
     }
     return replace(subject, covariates={**subject.covariates, **marks})
 

@@ -64,7 +64,9 @@ def combine(estimators: Sequence[Estimator]) -> Estimator:
     record = replace(first.record, other_seeds=tuple(seeds[1:]))
     made = Estimator.untrained(first.model, first.encoder, record, seed=None)
     made.network.set_weights([weight for estimator in estimators for weight in estimator.weights()])
-    history = [{**row, "member": number} for number, part in enumerate(estimators, 1) for row in part.history]
+    history = [
+        {**row, "member": number} for number, part in enumerate(estimators, 1) for row in part.history
+    ]
     return made.with_history(history)
 
 

@@ -122,7 +122,9 @@ def _series_features(
         # Back to the unit of the outputs, in which rate and baseline are what the parameters mean.
         noise = np.exp(conditions[0]) * encoder.output_scale
         measured = value * encoder.output_scale + level[:, None]
-        rise = find_rise(batch, measured, is_measurement, noise, encoder.time_scale, search=spec.rise_search)
+        rise = find_rise(
+            batch, measured, is_measurement, noise, encoder.time_scale, search=spec.rise_search
+        )
         columns, conditions, anchors = columns + rise.columns, conditions + rise.conditions, rise.anchors
         spread = (value**2).sum(axis=1) / np.maximum(is_measurement.sum(axis=1), 1)
         conditions = [*conditions, level, 0.5 * np.log(spread + _SMALLEST_SIZE**2)]

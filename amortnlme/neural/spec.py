@@ -130,7 +130,8 @@ class NetworkSpec:
             "parameters only together with affine_head",
         )
         _require(
-            not self.rise or (self.difference_features and len(set(self.rise)) == len(self.rise) in (2, 3)),
+            not self.rise
+            or (self.difference_features and len(set(self.rise)) == len(self.rise) in (2, 3)),
             "rise",
             self.rise,
             "onset, baseline and (optional) rate of the rise together with difference_features, or nothing",

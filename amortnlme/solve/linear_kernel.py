@@ -45,7 +45,6 @@ OK = int(SolveStatus.OK)
 NON_FINITE = int(SolveStatus.NON_FINITE)
 NO_STEADY_STATE = int(SolveStatus.NO_STEADY_STATE)
 
-
 # Literal arguments are wrapped (np.int64(0), np.bool_(False)), because Numba compiles a function again for
 # each literal.
 @kernel

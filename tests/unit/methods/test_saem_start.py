@@ -50,7 +50,9 @@ def test_climb_never_ends_below_its_start():
 
 def test_saem_with_candidates_comes_to_the_same_estimates():
     short = {"n_exploration": 100, "max_exploration": 100, "n_averaging": 100, "referee_points": 64}
-    plain, picked = (fit(STUDY.dataset, POPULATION, Saem(**short, candidates=k), model=MODEL) for k in (1, 3))
+    plain, picked = (
+        fit(STUDY.dataset, POPULATION, Saem(**short, candidates=k), model=MODEL) for k in (1, 3)
+    )
     assert picked.status is FitStatus.CONVERGED
     assert plain.covariance is not None
     distance = np.abs(picked.x - plain.x) / np.sqrt(np.diagonal(plain.covariance))

@@ -165,7 +165,11 @@ def _with_occasions():
     space = ParameterSpace(
         (
             *SPACE.parameters,
-            *(Parameter(f"kappa_{name}_{k}", "1", "identity", 0.0) for k in (1, 2) for name in ("ke", "V")),
+            *(
+                Parameter(f"kappa_{name}_{k}", "1", "identity", 0.0)
+                for k in (1, 2)
+                for name in ("ke", "V")
+            ),
         )
     )
     population = PopulationModel(
@@ -219,9 +223,9 @@ def test_signs_are_folded_in_all_occasions_at_once():
 
 def test_occasions_must_be_spelled_out_where_the_population_has_them():
     with pytest.raises(PopulationError, match="E_POP_OCCASIONS"):
-        PopulationModel(random_effects=RandomEffects(("ka",)), occasion_effects=RandomEffects(("ke",))).bind(
-            TABLE, SPACE
-        )
+        PopulationModel(
+            random_effects=RandomEffects(("ka",)), occasion_effects=RandomEffects(("ke",))
+        ).bind(TABLE, SPACE)
 
 
 def test_a_fixed_value_outside_its_domain_is_refused():

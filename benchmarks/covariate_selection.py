@@ -22,8 +22,8 @@ from amortnlme.methods.best_subset import cheapest_subset, profiled_subset
 
 RESULTS = Path(__file__).parent / "results"
 CASES = (
-    *((100, 10, 0.0), (300, 15, 0.5), (2425, 50, 0.5), (500, 100, 0.0)),
-    *((2425, 200, 0.0), (2425, 200, 0.5), (1000, 200, 0.0), (500, 200, 0.0)),
+    *((100, 10, 0.0), (500, 30, 0.5), (2425, 50, 0.5), (500, 100, 0.0)),
+    *((2425, 200, 0.0), (2425, 200, 0.5), (1000, 200, 0.0)),
 )
 N_PARAMETERS = 5
 
@@ -98,7 +98,7 @@ def main() -> None:
         if p <= 10:
             exact = [brute_force(table, n, extra, penalty) for table in tables]
             row["error"] = float(np.max(np.abs(np.array(exact) - values)))
-        if has_scip and p <= 15:
+        if has_scip and p <= 30:
             price = penalty * (found[0].rss + extra) / n
             cheap = cheapest_subset(tables[0], np.arange(p + 1), price)
             before = time.process_time()

@@ -27,53 +27,68 @@ STEPWISE = ("scm", "cossac", "samba")
 JUDGES = ("amortized", "focei", "laplace", "agq", "saem")
 
 
+_Data = Annotated[str, typer.Argument(metavar="DATA", help="CSV file, or the name of a bundled dataset.")]
+_Model = Annotated[str, typer.Option("--model", help="Model file or name.")]
+_Population = Annotated[
+    str, typer.Option("--population", "-p", help="TOML file or shipped name, without the candidates.")
+]
+_Candidates = Annotated[
+    list[str],
+    typer.Option(
+        "--candidates",
+        "-c",
+        help="'ka, V ~ weight, level(race)'; log(x), linear(x), level(x) say how x acts; repeatable.",
+    ),
+]
+_Method = Annotated[str, typer.Option("--method", "-m", help=", ".join(METHODS) + ".")]
+_Force = Annotated[
+    list[str] | None, typer.Option("--force", help="Relation in every model, V~weight; repeatable.")
+]
+_Forbid = Annotated[list[str] | None, typer.Option("--forbid", help="Relation in no model; repeatable.")]
+_DrawsFile = Annotated[
+    str | None, typer.Option("--draws-file", help="Posterior draws of the data (HDF5), for amortized.")
+]
+_Criterion = Annotated[str | None, typer.Option("--criterion", help="bicc or p-value (scm, cossac).")]
+_Fitter = Annotated[
+    str | None, typer.Option("--fitter", help="focei, laplace, agq or saem (scm, cossac, samba).")
+]
+_Judge = Annotated[
+    str | None, typer.Option("--judge", help=f"Fits the models that are ranked: {', '.join(JUDGES)}.")
+]
+_Rank = Annotated[
+    int, typer.Option("--rank", min=0, help="Models judged by exact BICc at most; 0 switches it off.")
+]
+_Bootstrap = Annotated[int, typer.Option("--bootstrap", min=0, help="Searches on resampled subjects.")]
+_Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Searches with other seeds.")]
+_Out = Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the chosen fit.")]
+_PopulationOut = Annotated[
+    Path | None, typer.Option("--population-out", help="TOML file for the chosen population model.")
+]
+_Page = Annotated[Path | None, typer.Option("--report", help="HTML page about the selection.")]
+
+
 def run(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="CSV file, or the name of a bundled dataset.")],
-    model: Annotated[str, typer.Option("--model", help="Model file or name.")],
-    population: Annotated[
-        str, typer.Option("--population", "-p", help="TOML file or shipped name, without the candidates.")
-    ],
-    candidates: Annotated[
-        list[str],
-        typer.Option(
-            "--candidates",
-            "-c",
-            help="'ka, V ~ weight, level(race)'; log(x), linear(x), level(x) say how x acts; repeatable.",
-        ),
-    ],
-    method: Annotated[str, typer.Option("--method", "-m", help=", ".join(METHODS) + ".")] = "amortized",
-    force: Annotated[
-        list[str] | None, typer.Option("--force", help="Relation in every model, V~weight; repeatable.")
-    ] = None,
-    forbid: Annotated[
-        list[str] | None, typer.Option("--forbid", help="Relation in no model; repeatable.")
-    ] = None,
-    draws_file: Annotated[
-        str | None, typer.Option("--draws-file", help="Posterior draws of the data (HDF5), for amortized.")
-    ] = None,
+    data: _Data,
+    model: _Model,
+    population: _Population,
+    candidates: _Candidates,
+    method: _Method = "amortized",
+    force: _Force = None,
+    forbid: _Forbid = None,
+    draws_file: _DrawsFile = None,
     estimator: DrawsEstimator = None,
     draws: DrawsOfFit = None,
-    criterion: Annotated[
-        str | None, typer.Option("--criterion", help="bicc or p-value (scm, cossac).")
-    ] = None,
-    fitter: Annotated[
-        str | None, typer.Option("--fitter", help="focei, laplace, agq or saem (scm, cossac, samba).")
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option("--judge", help=f"Fits the models that are ranked: {', '.join(JUDGES)}.")
-    ] = None,
-    most_models: Annotated[
-        int, typer.Option("--rank", min=0, help="Models judged by exact BICc at most; 0 switches it off.")
-    ] = 30,
-    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Searches on resampled subjects.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Searches with other seeds.")] = 1,
+    criterion: _Criterion = None,
+    fitter: _Fitter = None,
+    judge: _Judge = None,
+    most_models: _Rank = 30,
+    bootstrap: _Bootstrap = 0,
+    seeds: _Seeds = 1,
     time_factor: TimeFactor = None,
     log_values: LogValues = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the chosen fit.")] = None,
-    chosen_population: Annotated[
-        Path | None, typer.Option("--population-out", help="TOML file for the chosen population model.")
-    ] = None,
-    page: Annotated[Path | None, typer.Option("--report", help="HTML page about the selection.")] = None,
+    out: _Out = None,
+    chosen_population: _PopulationOut = None,
+    page: _Page = None,
     seed: Seed = 0,
     json_path: JsonPath = None,
 ) -> int:

@@ -94,18 +94,8 @@ def select(
     PopulationError
         Whatever is wrong with the candidates.
     """
-    numbers = (("most_models", most_models, 0), ("bootstrap", bootstrap, 0), ("seeds", seeds, 1))
-    for name, value, low in numbers:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise UsageError(
-                "E_SELECT_OPTION", f"{name} must be a whole number from {low}; {value!r} was given."
-            )
+    _check(most_models, bootstrap, seeds, draws, dataset)
     individual = load_model(model) if isinstance(model, str) else model
-    if draws is not None and draws.subject_ids != dataset.ids:
-        raise DrawsError(
-            "E_DRAWS_OTHER_DATASET",
-            f"the draws are of other subjects than dataset {dataset.name!r} holds. Sample this dataset.",
-        )
     problem = SelectionProblem.of(dataset, population, candidates, individual, draws, seed)
     if method.needs_draws:
         needed_draws(problem, method)
@@ -145,6 +135,22 @@ def select(
         warnings=(*found.warnings, *_warnings(found.chosen, chosen, scores, associated)),
         provenance=_provenance(problem, method),
     )
+
+
+def _check(
+    most_models: int, bootstrap: int, seeds: int, draws: PosteriorDraws | None, dataset: Dataset
+) -> None:
+    numbers = (("most_models", most_models, 0), ("bootstrap", bootstrap, 0), ("seeds", seeds, 1))
+    for name, value, low in numbers:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise UsageError(
+                "E_SELECT_OPTION", f"{name} must be a whole number from {low}; {value!r} was given."
+            )
+    if draws is not None and draws.subject_ids != dataset.ids:
+        raise DrawsError(
+            "E_DRAWS_OTHER_DATASET",
+            f"the draws are of other subjects than dataset {dataset.name!r} holds. Sample this dataset.",
+        )
 
 
 def neighbors(chosen: tuple[str, ...], free: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -35,6 +35,7 @@ TRUTH = {
 }  # fmt: skip
 METHODS = {
     "saem": SaemSelection(),
+    "saem-none": SaemSelection(start="none"),
     "samba": Samba(),
     "cossac": Cossac(),
     "scm": Scm(criterion="bicc"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from amortnlme.core.errors import AmortNlmeError as AmortNlmeError
     from amortnlme.data.bundled import bundled_names as bundled_names
     from amortnlme.data.bundled import load_bundled as load_bundled
+    from amortnlme.data.covariate_model import impute as impute
     from amortnlme.data.dataset import Dataset as Dataset
     from amortnlme.data.design import Design as Design
     from amortnlme.data.design import Dose as Dose
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from amortnlme.data.event_table import read_frame as read_frame
     from amortnlme.data.event_table import to_csv as to_csv
     from amortnlme.data.event_table import to_frame as to_frame
+    from amortnlme.data.imputation import fill_covariate as fill_covariate
     from amortnlme.data.limits import censor as censor
     from amortnlme.data.limits import with_measurements as with_measurements
     from amortnlme.data.subject import Subject as Subject
@@ -34,8 +36,14 @@ if TYPE_CHECKING:
     from amortnlme.methods.classical import Focei as Focei
     from amortnlme.methods.classical import Laplace as Laplace
     from amortnlme.methods.classical import Quadrature as Quadrature
+    from amortnlme.methods.dosing import Regimen as Regimen
+    from amortnlme.methods.dosing import dose_for as dose_for
+    from amortnlme.methods.dosing import predict_regimen as predict_regimen
+    from amortnlme.methods.dosing import repeated as repeated
     from amortnlme.methods.fit import fit as fit
+    from amortnlme.methods.imputed import pool_fits as pool_fits
     from amortnlme.methods.near_optimum import near_optimum as near_optimum
+    from amortnlme.methods.patient import patient_posterior as patient_posterior
     from amortnlme.methods.pooled import Pooled as Pooled
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
     from amortnlme.methods.profiles import profiles as profiles
@@ -83,9 +91,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "amortnlme.core.errors": ["AmortNlmeError"],
     "amortnlme.data.bundled": ["bundled_names", "load_bundled"],
+    "amortnlme.data.covariate_model": ["impute"],
     "amortnlme.data.dataset": ["Dataset"],
     "amortnlme.data.design": ["Design", "Dose"],
     "amortnlme.data.event_table": ["read_csv", "read_frame", "to_csv", "to_frame"],
+    "amortnlme.data.imputation": ["fill_covariate"],
     "amortnlme.data.limits": ["censor", "with_measurements"],
     "amortnlme.data.subject": ["Subject"],
     "amortnlme.data.wide_table": ["read_wide"],
@@ -95,8 +105,11 @@ _HOMES = {
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.amortized_selection": ["AmortizedSelection"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
+    "amortnlme.methods.dosing": ["Regimen", "dose_for", "predict_regimen", "repeated"],
     "amortnlme.methods.fit": ["fit"],
+    "amortnlme.methods.imputed": ["pool_fits"],
     "amortnlme.methods.near_optimum": ["near_optimum"],
+    "amortnlme.methods.patient": ["patient_posterior"],
     "amortnlme.methods.pooled": ["Pooled"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
     "amortnlme.methods.profiles": ["profiles"],

@@ -16,6 +16,7 @@ from amortnlme.cli import (
     check,
     compare,
     data,
+    dose,
     ensemble,
     fit,
     model_show,
@@ -52,6 +53,7 @@ app.command("fit")(fit.run)
 app.command("select")(select.run)
 app.command("compare")(compare.run)
 app.command("uncertainty")(uncertainty.run)
+app.command("dose")(dose.run)
 app.command("report")(report.run)
 app.command("quickstart")(quickstart.run)
 

@@ -13,10 +13,11 @@ from amortnlme.data.dataset import Dataset
 from amortnlme.data.subject import Subject, TimeVarying
 
 _LOGGER = logging.getLogger(__name__)
+TYPICAL = ("median", "mode")
 
 
 def fill_covariate(
-    dataset: Dataset, name: str, values: Mapping[float, float] | float, *, by: str | None = None
+    dataset: Dataset, name: str, values: Mapping[float, float] | float | str, *, by: str | None = None
 ) -> Dataset:
     """Replace missing values of a covariate, for all or by the groups of another covariate.
 
@@ -29,8 +30,10 @@ def fill_covariate(
         The covariate is NaN where it is missing ("." in a table).
     name : str
         The covariate to fill.
-    values : mapping of float to float, or float   [covariate units]
-        Value for every group of `by`; one number for everybody without `by`.
+    values : mapping of float to float, float, "median" or "mode"   [covariate units]
+        Value for every group of `by`; one number for everybody without `by`. "median" and "mode" (the most
+        frequent value, the smallest of several) are those of the subjects in whom the covariate is recorded,
+        by group where `by` is given.
     by : str, optional
         Covariate that defines the groups, such as "sex"; its value at the first record counts.
 
@@ -45,6 +48,8 @@ def fill_covariate(
         E_DATA_COVARIATE for an unknown covariate, E_DATA_IMPUTATION for a group without a value or values
         that do not fit `by`.
     """
+    if isinstance(values, str):
+        values = _typical(dataset, name, values, by)
     if isinstance(values, Mapping) != (by is not None):
         raise DataError(
             "E_DATA_IMPUTATION",
@@ -62,6 +67,30 @@ def fill_covariate(
             ", ".join(changed),
         )
     return replace(dataset, subjects=tuple(filled))
+
+
+def _typical(dataset: Dataset, name: str, kind: str, by: str | None) -> Mapping[float, float] | float:
+    """Median or mode of the recorded values, for everybody or for every group."""
+    if kind not in TYPICAL:
+        raise DataError("E_DATA_IMPUTATION", f"values is {kind!r}. Allowed words: {', '.join(TYPICAL)}.")
+    recorded = np.array([subject.covariate_values(name)[0] for subject in dataset.subjects])
+    group = np.zeros(len(recorded))
+    if by is not None:
+        group = np.array([subject.covariate_values(by)[0] for subject in dataset.subjects])
+    known = np.isfinite(recorded)
+    if not known.any():
+        raise DataError(
+            "E_DATA_IMPUTATION", f"{name!r} is missing in all {len(recorded)} subjects: it has no {kind}."
+        )
+    found = {float(g): _middle(recorded[known & (group == g)], kind) for g in np.unique(group[known])}
+    return found if by is not None else found[0.0]
+
+
+def _middle(values: np.ndarray, kind: str) -> float:
+    if kind == "median":
+        return float(np.median(values))
+    each, count = np.unique(values, return_counts=True)
+    return float(each[count.argmax()])
 
 
 def _fill(subject: Subject, name: str, values: Mapping[float, float] | float, by: str | None) -> Subject:

@@ -35,6 +35,8 @@ from amortnlme.methods.referee import Verdict, referee
 from amortnlme.methods.refine import Optimum, fit_surrogate
 from amortnlme.methods.stopwatch import Stopwatch
 from amortnlme.methods.surrogate import Surrogate, SurrogateLikelihood, build_surrogate
+from amortnlme.methods.surrogate_networks import fit_networks_to_surrogate
+from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 MIN_MIXTURE_DRAWS = 500
@@ -61,7 +63,8 @@ class Amortized(AbstractMethod):
         likelihood, by importance resampling and by `escalate` where their weights are bad; leaves the error
         of the refit, and costs the same whatever the population model. "none": the surrogate alone, which
         shows the network's own quality. "auto": "likelihood", "density" or "none", the first that is
-        possible; falling short of "likelihood" gives a warning.
+        possible; falling short of "likelihood" gives a warning. With networks of covariates:
+        "draws" or "none".
     n_components : int or None
         Mixture components per subject in the surrogate. None: two from 500 draws on, else one, because few
         draws determine a single, debiased Gaussian far better than a mixture.
@@ -100,6 +103,7 @@ class Amortized(AbstractMethod):
     name: ClassVar[str] = "amortized"
     needs_draws: ClassVar[bool] = True
     handles_groups: ClassVar[bool] = True
+    handles_networks: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -177,12 +181,11 @@ class Amortized(AbstractMethod):
                 target, judge = (GroupedTarget(part, population.grouped) for part in (target, judge))
                 surrogate = grouped_surrogate(surrogate, population.grouped)
                 draws = grouped_draws(draws, population.grouped, stream(problem.seed, DONOR_STREAM))
-            rough = fit_surrogate(
-                SurrogateLikelihood(surrogate, population),
-                draws,
-                self.starts,
-                stream(problem.seed, START_STREAM),
-            )
+            rng = stream(problem.seed, START_STREAM)
+            if population.networks:
+                rough = fit_networks_to_surrogate(surrogate, population, draws, self.starts, rng)
+            else:
+                rough = fit_surrogate(SurrogateLikelihood(surrogate, population), draws, self.starts, rng)
         best = rough
         if correction in ("none", "draws"):
             with watch("error of the draws"):
@@ -239,7 +242,9 @@ class Amortized(AbstractMethod):
         return found if grouped is None else grouped_surrogate(found, grouped)
 
     def _choose_correction(self, problem: FitProblem) -> tuple[str, list[str]]:
-        has_likelihood = problem.bound_model is not None
+        has_likelihood, networks = problem.bound_model is not None, problem.bound_population.networks
+        if networks:
+            self._refuse_networks(problem.bound_population)
         if self.correction in ("likelihood", "draws") and not has_likelihood:
             why = (
                 "no dataset was given"
@@ -263,8 +268,8 @@ class Amortized(AbstractMethod):
         if self.correction != "auto":
             return self.correction, []
         if has_likelihood:
-            return "likelihood", []
-        if self.log_density is not None:
+            return "draws" if networks else "likelihood", []
+        if self.log_density is not None and not networks:
             return "density", [
                 "[W_FIT_DENSITY_CORRECTION] the model's likelihood is not available: corrected by the "
                 "estimator's "
@@ -275,6 +280,17 @@ class Amortized(AbstractMethod):
             "are the "
             "estimates of the surrogate, uncorrected. Pass dataset=... (and model=...) to fit()."
         ]
+
+    def _refuse_networks(self, population: BoundPopulation) -> None:
+        """Only the search on the surrogate knows penalties."""
+        if population.grouped is None and self.correction not in ("likelihood", "density"):
+            return
+        what = "groups" if population.grouped is not None else f"correction {self.correction!r}"
+        raise CapabilityError(
+            "E_FIT_NETWORKS",
+            f"method 'amortized' does not combine networks of covariates with {what}. Correct the draws "
+            "instead (correction 'draws'), or fit the data by fo, foce, focei, laplace, agq or vi.",
+        )
 
     def _target(self, correction: str, problem: FitProblem, surrogate: Surrogate) -> IndividualTarget:
         if correction == "likelihood" and problem.bound_model is not None:

@@ -315,8 +315,9 @@ def _covariate_table(
 ) -> pd.DataFrame:
     if dataset is not None:
         return dataset.covariate_table()
-    if population.covariates or population.groups:
-        used = ", ".join(sorted({e.covariate for e in (*population.covariates, *population.groups)}))
+    inputs = [given for network in population.networks for given in network.inputs]
+    if population.covariates or population.groups or inputs:
+        used = ", ".join(sorted({e.covariate for e in (*population.covariates, *population.groups, *inputs)}))
         raise UsageError(
             "E_FIT_NEEDS_DATASET",
             f"population {population.name!r} uses covariates ({used}), but only draws were given. "

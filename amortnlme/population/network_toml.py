@@ -9,7 +9,7 @@ from amortnlme.core.errors import PopulationError
 from amortnlme.population.networks import NetworkEffect, NetworkInput
 
 KEYS = ("on", "inputs", "hidden", "activation", "head", "ridge")
-INPUT_KEYS = ("covariate", "transform", "center", "scale")
+INPUT_KEYS = ("covariate", "transform", "center", "scale", "direction")
 
 
 def network_from_dict(raw: object, where: str) -> NetworkEffect:
@@ -76,7 +76,13 @@ def _input(raw: object, where: str) -> NetworkInput:
     table = _table(raw, INPUT_KEYS, ("covariate",), where)
     _check_types(
         table,
-        {"covariate": str, "transform": str, "center": str | int | float, "scale": str | int | float},
+        {
+            "covariate": str,
+            "transform": str,
+            "center": str | int | float,
+            "scale": str | int | float,
+            "direction": str,
+        },
         where,
     )
     return NetworkInput(**table)  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,11 @@ logarithm of a covariate a network is a correction of a power law. Its weights a
 Head "linear": N(z) - N(0), zero at the reference covariates, so that typical values keep their meaning.
 Head "softplus": log softplus(V'h(z) + c), a positive factor with an offset c of its own on a log scale (the
 published deep compartment models; their typical values are fixed at 1).
+
+Directions: where an input may only rise or fall, its kernel in the first layer and all later kernels are
+squares of the weights, with a sign, so that the network is monotone in that input. The ridge then counts such
+a kernel itself and not its square. With a linear head "tanh" makes any monotone shape, softplus activations
+convex ones; "swish" is not monotone. All activations but "sharp-softplus" are smooth.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADS = ("linear", "softplus")
+DIRECTIONS = {"free": 0, "rising": 1, "falling": -1}
 #: Steepness of "sharp-softplus", softplus(10 x) / 10: nearly a rectifier.
 SHARPNESS = 10.0
 #: Glorot's range of a head's weights, shortened: a network starts as a small correction.
@@ -73,6 +79,8 @@ class NetworkInput:
         Reference value, in covariate units.
     scale : "sd" or float
         "sd": that of T(x) over the subjects of the dataset.
+    direction : {"free", "rising", "falling"}
+        Whether the parameters may only rise or fall with the covariate.
 
     Raises
     ------
@@ -84,6 +92,7 @@ class NetworkInput:
     transform: str = "linear"
     center: str | float = "mean"
     scale: str | float = "sd"
+    direction: str = "free"
 
     def __post_init__(self) -> None:
         """Refuse unknown transforms and unusable numbers."""
@@ -95,6 +104,12 @@ class NetworkInput:
                 "E_POP_NETWORK",
                 f"network input {self.covariate!r}: scale {self.scale!r} cannot be used. Allowed: 'sd' or a "
                 "positive number.",
+            )
+        if self.direction not in DIRECTIONS:
+            raise PopulationError(
+                "E_POP_NETWORK",
+                f"network input {self.covariate!r}: direction {self.direction!r} is unknown. Allowed: "
+                f"{', '.join(DIRECTIONS)}.",
             )
 
 
@@ -142,6 +157,8 @@ class NetworkEffect:
             problem = f"`hidden` is {list(self.hidden)}. Give at least one width from 1 to 256"
         elif self.activation not in ACTIVATIONS:
             problem = f"`activation` is {self.activation!r}. Allowed: {', '.join(ACTIVATIONS)}"
+        elif self.activation == "swish" and any(i.direction != "free" for i in self.inputs):
+            problem = '`activation` "swish" is not monotone, but an input has a direction. Choose tanh'
         elif self.head not in HEADS:
             problem = f"`head` is {self.head!r}. Allowed: {', '.join(HEADS)}"
         elif isinstance(self.ridge, bool) or not math.isfinite(self.ridge) or self.ridge < 0:
@@ -174,6 +191,18 @@ class NetworkEffect:
         return np.concatenate(
             [np.full(math.prod(shape), self.ridge if len(shape) == 2 else 0.0) for shape in self.shapes]
         )
+
+    @property
+    def signs(self) -> np.ndarray:
+        """Sign of the square that a weight stands for, shape (n_weights,): 0 where it stands for itself."""
+        first = np.array([DIRECTIONS[i.direction] for i in self.inputs])
+        is_monotone, parts = bool(first.any()), []
+        for k, shape in enumerate(self.shapes):
+            sign = np.zeros(shape, dtype=int)
+            if len(shape) == 2 and is_monotone:
+                sign += first[:, None] if k == 0 else 1
+            parts.append(sign.ravel())
+        return np.concatenate(parts)
 
     def weight_names(self) -> tuple[str, ...]:
         """Names of the weights, e.g. "net_CL~weight_kernel1_0_3"."""
@@ -306,7 +335,9 @@ class BoundNetwork:
         is_linear = self.effect.head == "linear"
         # The reference goes through with the subjects and is subtracted.
         z = np.concatenate([self.z, np.zeros((1, self.z.shape[1]))]) if is_linear else self.z
-        raw, jacobian = _network(self.effect, z, weights)
+        signs = self.effect.signs
+        raw, jacobian = _network(self.effect, z, np.where(signs == 0, weights, signs * weights**2))
+        jacobian = jacobian * np.where(signs == 0, 1.0, 2.0 * signs * weights)
         if is_linear:
             return raw[:-1] - raw[-1], jacobian[:-1] - jacobian[-1]
         factor = softplus(raw)
@@ -361,19 +392,23 @@ def initial_weights(network: BoundNetwork, share: np.ndarray, rng: np.random.Gen
     -------
     ndarray, shape (n_weights,)
     """
-    effect, parts = network.effect, []
+    effect, parts, first, kernel = network.effect, [], 0, np.zeros((0, 0))
     n_layers = len(effect.hidden) + 1
     for k, shape in enumerate(effect.shapes):
         is_head = k // 2 == n_layers - 1
         if len(shape) == 2:
             limit = math.sqrt(6.0 / sum(shape)) * (HEAD_SHARE if is_head else 1.0)
-            parts.append(rng.uniform(-limit, limit, shape).ravel())
+            drawn = rng.uniform(-limit, limit, shape).ravel()
+            sign = effect.signs[first : first + drawn.size]
+            parts.append(np.where(sign == 0, drawn, np.sqrt(np.abs(drawn))))
+            kernel = np.where(sign == 0, drawn, sign * np.abs(drawn)).reshape(shape)
         elif is_head:
             # The inverse of log softplus.
             parts.append(np.log(np.expm1(np.exp(np.clip(share, -20.0, 5.0)))))
         elif k == 1:
             rows = rng.integers(len(network.z), size=shape[0])
-            parts.append(-(network.z[rows] * parts[0].reshape(effect.shapes[0]).T).sum(axis=1))
+            parts.append(-(network.z[rows] * kernel.T).sum(axis=1))
         else:
             parts.append(np.zeros(shape))
+        first += math.prod(shape)
     return np.concatenate(parts)

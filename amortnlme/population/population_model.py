@@ -239,7 +239,13 @@ class PopulationModel:
 
 def _network_dict(network: NetworkEffect) -> dict[str, object]:
     inputs = [
-        {"covariate": i.covariate, "transform": i.transform, "center": i.center, "scale": i.scale}
+        {
+            "covariate": i.covariate,
+            "transform": i.transform,
+            "center": i.center,
+            "scale": i.scale,
+            "direction": i.direction,
+        }
         for i in network.inputs
     ]
     return {

@@ -24,6 +24,7 @@ Example::
     [[network]]                     # a network of covariates, added to the linear effects
     on = ["ka", "V"]
     inputs = [{ covariate = "weight", transform = "linear", center = "mean", scale = "sd" }]
+                                    # an input may also have direction = "rising" or "falling"
     hidden = [12]
     activation = "sharp-softplus"   # or "softplus", "tanh", "swish"
     head = "linear"                 # or "softplus": a positive factor with an offset of its own

@@ -5,8 +5,9 @@
 FOLDER holds `fviii_medcm_simulation.csv.gz` and `fviii_medcm_folds.csv` of the published repository. Every
 run is stored in results/runs.json as soon as it is done; a rerun continues. `table.py` makes the tables.
 
-For every fold: FO with every ridge; the other methods with the ridge whose FO fit has the lowest exact -2LL
-on the validation subjects; and the true typical values, known, by exact maximum likelihood.
+For every fold: FO with every ridge, from one start; every method with the ridge whose FO fit has the lowest
+exact -2LL on the validation subjects; and the true typical values, known, by exact maximum likelihood.
+`variants.py` has sampled VI, early stopping and the runs on fold 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from amortnlme.core.files import make_folder, write_json_atomic
 from amortnlme.core.json_values import json_values
 from amortnlme.data.dataset import Dataset
 from amortnlme.methods.base import AbstractMethod
-from amortnlme.methods.classical import Fo, Foce, Quadrature
+from amortnlme.methods.classical import Fo, Foce, Focei, Quadrature
 from amortnlme.methods.fit import fit
 from amortnlme.methods.pooled import Pooled
 from amortnlme.methods.population_fit import PopulationFit
@@ -41,8 +43,8 @@ from amortnlme.population.population_model import PopulationModel
 from amortnlme.population.toml import read_population
 
 HERE = Path(__file__).parent
-RIDGES = {"skeleton": (2.0, 8.0, 32.0), "published": (0.0, 0.3, 1.0, 3.0)}
-METHODS = ("fo", "pooled", "foce", "vi", "quadrature")
+RIDGES = {"skeleton": (0.5, 1.0, 2.0, 4.0, 8.0, 32.0), "published": (0.0, 0.3, 1.0, 3.0)}
+METHODS = ("fo", "pooled", "foce", "focei", "vi", "quadrature")
 TRUE_TYPICAL = {"CL": 0.1, "V1": 2.0, "Q": 0.15, "V2": 0.75}
 NODES = 5
 
@@ -52,6 +54,7 @@ def method_of(name: str, starts: int) -> AbstractMethod:
     kinds: dict[str, AbstractMethod] = {
         "fo": Fo(starts=starts, referee_points=0),
         "foce": Foce(starts=starts, referee_points=0),
+        "focei": Focei(starts=starts, referee_points=0),
         "vi": Vi(starts=starts, referee_points=0, n_nodes=3),
         "quadrature": Quadrature(starts=starts, referee_points=0, n_nodes=5),
         "pooled": Pooled(starts=starts, referee_points=0),
@@ -106,13 +109,17 @@ def variances(joined: BoundPopulation, x: np.ndarray) -> dict[str, float]:
 
 
 def row_of(
-    patients: Patients, fold: int, model: IndividualModel, population: PopulationModel, method: AbstractMethod
+    patients: Patients,
+    fold: int,
+    model: IndividualModel,
+    population: PopulationModel,
+    method: AbstractMethod,
+    seed: int = 1,
 ) -> dict[str, Any]:
     """Fit one fold and measure."""
-    train, validation, test = patients.folds[fold]
-    data = patients.dataset(train)
+    data = patients.dataset(patients.folds[fold][0])
     cpu = time.process_time()
-    result: PopulationFit = fit(data, population, method, model=model, seed=1)
+    result: PopulationFit = fit(data, population, method, model=model, seed=seed)
     cpu = time.process_time() - cpu
     joined, x = population.bind(data.covariate_table(), model.parameters), result.x
     row: dict[str, Any] = {
@@ -124,11 +131,26 @@ def row_of(
         "starts": next((s["start_objectives"] for s in result.trace if s["stage"] == "starts"), []),
         "x": x.tolist(),
     }
+    return row | measures(patients, fold, model, joined, x, method.name != "pooled")
+
+
+def measures(
+    patients: Patients,
+    fold: int,
+    model: IndividualModel,
+    joined: BoundPopulation,
+    x: np.ndarray,
+    has_omega: bool,
+) -> dict[str, Any]:
+    """Judge estimates on training, validation and test patients of a fold."""
+    train, validation, test = patients.folds[fold]
+    data = patients.dataset(train)
+    row: dict[str, Any] = {}
     row["rmse"], row["test"] = judged(model, joined, x, patients.dataset(test))
     row["train"] = judged(model, joined, x, data)[1]
     row["validation"] = judged(model, joined, x, patients.dataset(validation))[1]
     row |= variances(joined, x)
-    if method.name != "pooled":
+    if has_omega:
         both = patients.dataset(np.concatenate([train, validation]))
         row["refit"] = variances(joined, refitted(model, joined, x, both))
     return row
@@ -141,10 +163,10 @@ class Store:
         self.path = path
         self.runs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def run(self, key: str, *arguments: Any) -> dict[str, Any]:
+    def run(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of a run, made now where it is not stored."""
         if key not in self.runs:
-            row = row_of(*arguments)
+            row = make()
             self.runs[key] = json_values(row)
             write_json_atomic(self.path, self.runs)
             print(
@@ -165,35 +187,35 @@ def main() -> None:
     parser.add_argument("--populations", nargs="+", default=list(RIDGES), choices=list(RIDGES))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--ridges", type=float, nargs="+", help="FO with these only, and no other method")
     arguments = parser.parse_args()
     patients = read_patients(arguments.data)
     store = Store(make_folder(HERE / "results") / "runs.json")
     known = PopulationModel(random_effects=RandomEffects(("CL", "V1"), "full"), fixed=TRUE_TYPICAL)
     for fold in arguments.folds:
-        store.run(
-            f"known typical values/fold {fold:02d}/quadrature",
-            patients, fold - 1, load_model("factor_viii"), known, method_of("quadrature", 1),
-        )  # fmt: skip
+        exact = method_of("quadrature", 1)
+        make = partial(row_of, patients, fold - 1, load_model("factor_viii"), known, exact)
+        store.run(f"known typical values/fold {fold:02d}/quadrature", make)
     for name in arguments.populations:
         population = read_population(HERE / "populations" / f"{name}.toml")
         for fold in arguments.folds:
-            rows = {}
-            for ridge in RIDGES[name]:
-                rows[ridge] = store.run(
-                    f"{name}/fold {fold:02d}/fo/ridge {ridge:g}/best of {arguments.starts}",
-                    patients, fold - 1, plain_model(), with_ridge(population, ridge),
-                    method_of("fo", arguments.starts),
-                )  # fmt: skip
-            best = min(rows, key=lambda ridge: _or_infinite(rows[ridge]["validation"]))
-            for method in arguments.methods:
-                store.run(
-                    f"{name}/fold {fold:02d}/{method}/ridge {best:g}/best of {arguments.starts}",
-                    patients, fold - 1, plain_model(), with_ridge(population, best),
-                    method_of(method, arguments.starts),
-                )  # fmt: skip
+            stem, rows = f"{name}/fold {fold:02d}", {}
+            for ridge in arguments.ridges or RIDGES[name]:
+                penalized = with_ridge(population, ridge)
+                make = partial(row_of, patients, fold - 1, plain_model(), penalized, method_of("fo", 1))
+                rows[ridge] = store.run(f"{stem}/fo/ridge {ridge:g}/best of 1", make)
+            if arguments.ridges:
+                continue
+            best = min(rows, key=lambda ridge: or_infinite(rows[ridge]["validation"]))
+            penalized = with_ridge(population, best)
+            for name_of_method in arguments.methods:
+                method = method_of(name_of_method, arguments.starts)
+                make = partial(row_of, patients, fold - 1, plain_model(), penalized, method)
+                store.run(f"{stem}/{name_of_method}/ridge {best:g}/best of {arguments.starts}", make)
 
 
-def _or_infinite(value: float | None) -> float:
+def or_infinite(value: float | None) -> float:
+    """JSON holds no infinities."""
     return float("inf") if value is None or not np.isfinite(value) else value
 
 

@@ -28,7 +28,8 @@ def rows_of(runs: dict[str, Any], name: str, method: str, ridge: float | None, s
         stem, tail = f"{name}/fold {fold:02d}", f"best of {starts}"
         chosen = ridge
         if ridge is None:
-            tried = {r: runs.get(f"{stem}/fo/ridge {r:g}/{tail}") for r in RIDGES[name]}
+            # The ridge is picked among fits from one start.
+            tried = {r: runs.get(f"{stem}/fo/ridge {r:g}/best of 1") for r in RIDGES[name]}
             if any(row is None for row in tried.values()):
                 continue
             chosen = min(tried, key=lambda r: _number(tried[r]["validation"]))  # pyright: ignore[reportOptionalSubscript]
@@ -92,6 +93,29 @@ def figure(runs: dict[str, Any], folder: Path, method: str, starts: int) -> None
     path.write_bytes(to_png(partial_effect_curves(effects, truth)))
 
 
+def variants() -> None:
+    """Print the lines of `variants.py`, one for every kind of run."""
+    path = HERE / "results" / "variants.json"
+    runs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kinds: dict[str, Rows] = {}
+    for key, row in runs.items():
+        part, *rest = key.split("/")
+        if part == "sampled":
+            kinds.setdefault(f"skeleton, sampled VI, {rest[2]}", {})[int(rest[1].split()[1])] = row
+        elif part == "stopped":
+            fold, ridge = int(rest[1].split()[1]), rest[3]
+            kinds.setdefault(f"published, fo, stopped early, {ridge}", {})[fold] = row
+            best = kinds.setdefault("published, fo, stopped early, ridge picked", {})
+            if fold not in best or _number(row["validation"]) < _number(best[fold]["validation"]):
+                best[fold] = row
+        else:
+            kinds.setdefault(f"published on fold 1, no ridge, {rest[1]} (initializations)", {})[
+                int(rest[2].split()[1])
+            ] = row
+    for label, rows in kinds.items():
+        print(line(label, rows))
+
+
 def main() -> None:
     """Print the tables and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,6 +135,7 @@ def main() -> None:
             rows = rows_of(runs, name, method, ridge, arguments.starts)
             if rows:
                 print(line(f"{name}, {'picked' if ridge is None else f'{ridge:g}'}, {method}", rows))
+    variants()
     print("\ndistance to exact ML with the same ridge:")
     for name in RIDGES:
         for method in METHODS:

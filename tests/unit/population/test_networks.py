@@ -53,6 +53,46 @@ def test_jacobian_is_the_derivative_of_the_outputs(activation, head):
     np.testing.assert_allclose(jacobian, np.moveaxis(numeric, 0, 2), atol=1e-7)
 
 
+RISING = replace(WEIGHT, direction="rising")
+FALLING = NetworkInput("vwf", "linear", 100.0, 70.0, "falling")
+
+
+@pytest.mark.parametrize("head", ["linear", "softplus"])
+@pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"swish"}))
+def test_directions_hold_for_any_weights_and_derivatives_are_exact(activation, head):
+    effect = NetworkEffect(("ka", "ke"), (RISING, FALLING), hidden=(5, 3), activation=activation, head=head)
+    rng = np.random.default_rng(2)
+    grid = pd.DataFrame({"weight": np.linspace(10, 100, 40), "vwf": 90.0})
+    other = pd.DataFrame({"weight": 50.0, "vwf": np.linspace(40, 200, 40)})
+    network = effect.bind(TABLE)
+    for _ in range(5):
+        weights = rng.normal(size=effect.n_weights)
+        assert (np.diff(network.for_subjects(grid).outputs(weights), axis=0) >= 0).all()
+        assert (np.diff(network.for_subjects(other).outputs(weights), axis=0) <= 0).all()
+    h, (_, jacobian) = 1e-6, network.outputs_and_jacobian(weights)
+    numeric = [
+        (network.outputs(weights + h * e) - network.outputs(weights - h * e)) / (2 * h)
+        for e in np.eye(effect.n_weights)
+    ]
+    # h^2 times third derivatives of up to 1e4 (sharp activations of squares), and rounding 1e-16 / h.
+    np.testing.assert_allclose(jacobian, np.moveaxis(numeric, 0, 2), atol=1e-7)
+
+
+def test_a_free_input_beside_a_directed_one_may_rise_and_fall():
+    effect = NetworkEffect(("ka",), (RISING, VWF), hidden=(6,), activation="tanh")
+    other = pd.DataFrame({"weight": 50.0, "vwf": np.linspace(40, 200, 40)})
+    bound, rng = effect.bind(TABLE).for_subjects(other), np.random.default_rng(3)
+    steps = [np.diff(bound.outputs(rng.normal(size=effect.n_weights))[:, 0]) for _ in range(20)]
+    assert any((s > 0).any() for s in steps) and any((s < 0).any() for s in steps)
+
+
+def test_starting_weights_of_a_monotone_network_are_off_the_point_where_its_gradient_vanishes():
+    effect = NetworkEffect(("ka",), (RISING, FALLING), hidden=(6,), activation="tanh")
+    weights = initial_weights(effect.bind(TABLE), np.zeros(1), np.random.default_rng(4))
+    assert (weights[effect.signs != 0] > 0).all()
+    assert effect.signs[:12].tolist() == [1] * 6 + [-1] * 6
+
+
 def test_weights_stand_between_coefficients_and_omega_and_have_names():
     bound = _bound()
     first, second = (n.effect for n in bound.networks)
@@ -116,6 +156,8 @@ def test_starting_weights_supply_what_fixed_typical_values_leave():
 
 def test_toml_round_trip_keeps_networks():
     assert parse_population(to_toml(POPULATION)) == POPULATION
+    directed = replace(POPULATION, networks=(NetworkEffect(("ke",), (FALLING,), activation="tanh"),))
+    assert parse_population(to_toml(directed)) == directed
 
 
 @pytest.mark.parametrize(
@@ -127,6 +169,7 @@ def test_toml_round_trip_keeps_networks():
         ({"ridge": -1.0}, "E_POP_NETWORK"),
         ({"on": ()}, "E_POP_NETWORK"),
         ({"inputs": (WEIGHT, WEIGHT)}, "E_POP_NETWORK"),
+        ({"inputs": (replace(WEIGHT, direction="rising"),), "activation": "swish"}, "E_POP_NETWORK"),
     ],
 )
 def test_what_makes_no_network_is_refused(change, code):
@@ -142,6 +185,7 @@ def test_what_makes_no_network_is_refused(change, code):
         ('[[network]]\non = ["ka"]\ninputs = "w"', "E_POP_TYPE"),
         ('[[network]]\non = ["ka"]\ninputs = [{ covariate = "w" }]\nridge = "2"', "E_POP_TYPE"),
         ('[[network]]\non = ["ka"]\ninputs = [{ covariate = "w", scale = 0.0 }]', "E_POP_NETWORK"),
+        ('[[network]]\non = ["ka"]\ninputs = [{ covariate = "w", direction = "up" }]', "E_POP_NETWORK"),
         ('[[network]]\non = ["nothing"]\ninputs = [{ covariate = "w" }]', "E_POP_UNKNOWN_PARAMETER"),
     ],
 )

@@ -1,6 +1,6 @@
 """Oral pharmacokinetics that stimulate the production of a liver enzyme: a biomarker of a joint model.
 
-AST and ALT differ in their elimination from plasma (half-lives 17 h and 47 h), which a population model fixes.
+AST and ALT differ in their elimination (half-lives 17 h and 47 h in plasma), which a population model fixes.
 The excess over the baseline, as a share of it, obeys a linear equation: x' = k (s c - x).
 """
 

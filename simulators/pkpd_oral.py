@@ -1,4 +1,4 @@
-"""Pharmacokinetics of the joined endpoints: one compartment, first-order absorption, parameterized by clearance.
+"""Pharmacokinetics of the joined endpoints: one compartment, first-order absorption, with clearance.
 
 The part of `pkpd_four_endpoints` that every endpoint shares; `pkpd_response` and `pkpd_enzyme` repeat it.
 """

@@ -1,4 +1,4 @@
-"""Oral pharmacokinetics that inhibit the production of one response: the primary endpoint of a joint model."""
+"""Oral pharmacokinetics that inhibit the production of a response: the primary endpoint of a joint model."""
 
 import numpy as np
 
@@ -60,7 +60,8 @@ MODEL = IndividualModel(
         )
     ),
     states=("depot", "central", "response"),
-    dynamics=Ode(rhs, dose_state="depot", initial=initial),
+    # Errors of 5e-5 in a response of 100 with a residual SD of 8, for a third of the time.
+    dynamics=Ode(rhs, dose_state="depot", initial=initial, rtol=1e-6, atol=1e-8),
     outputs=(
         Output("concentration", "mg/L", concentration, Proportional("b_pk")),
         Output("response", "1", response, Additive("a_response")),

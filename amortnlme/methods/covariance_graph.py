@@ -69,7 +69,7 @@ def sparse_graph(scatter: np.ndarray, n: int, penalty: float) -> np.ndarray:
         scale = np.sqrt(np.diagonal(precision))
         partial = np.clip(precision / np.outer(scale, scale), -1 + 1e-12, 1 - 1e-12)
         # What the edge is worth given the rest of the graph, exactly so while the graph is full.
-        worth = -0.5 * n * np.log1p(-np.tril(partial, -1) ** 2)
+        worth = -0.5 * n * np.log1p(-(np.tril(partial, -1) ** 2))
         row, column = np.nonzero(np.tril(graph, -1) & (worth < penalty))
         if not len(row):
             return graph

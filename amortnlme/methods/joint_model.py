@@ -87,7 +87,7 @@ class Endpoint:
             )
 
     def counted(self, dataset: Dataset) -> Dataset:
-        """Data with only the observations of the outputs that count.
+        """Keep only the observations of the outputs that count.
 
         Parameters
         ----------
@@ -246,8 +246,8 @@ class JointTarget:
         if unknown or len(set(endpoints)) == len(known):
             raise FitError(
                 "E_JOIN_ENDPOINT",
-                f"the endpoints {', '.join(endpoints)} cannot be left out of {', '.join(known)}. Name some of "
-                "them, and leave at least one.",
+                f"the endpoints {', '.join(endpoints)} cannot be left out of {', '.join(known)}. Name some, "
+                "and leave at least one.",
             )
         return replace(self, parts=tuple(part for part in self.parts if part.name not in endpoints))
 

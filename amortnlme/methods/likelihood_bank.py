@@ -64,7 +64,7 @@ class LikelihoodBank:
         return self.eta.shape[1]
 
     def select(self, subjects: np.ndarray) -> LikelihoodBank:
-        """Some subjects.
+        """Take some subjects.
 
         Parameters
         ----------
@@ -259,7 +259,7 @@ def make_bank(
 
 
 def reference_law(held: GaussianLaw | None, law: AbstractLaw) -> GaussianLaw:
-    """Normal law of all effects with the moments of a law of the learned ones.
+    """Build the normal law of all effects with the moments of a law of the learned ones.
 
     Parameters
     ----------

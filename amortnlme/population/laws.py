@@ -344,7 +344,7 @@ def split_names(names: tuple[str, ...], given: Sequence[str]) -> tuple[list[int]
 
 
 def checked_names(law: AbstractLaw) -> int:
-    """Number of effects of a law.
+    """Count the effects of a law.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from amortnlme.cli import (
     data,
     ensemble,
     fit,
+    join,
     model_show,
     models,
     quickstart,
@@ -48,6 +49,7 @@ app.command("ensemble")(ensemble.run)
 app.command("calibrate")(calibrate.run)
 app.command("sample")(sample.run)
 app.command("fit")(fit.run)
+app.command("join")(join.run)
 app.command("compare")(compare.run)
 app.command("uncertainty")(uncertainty.run)
 app.command("report")(report.run)

@@ -10,7 +10,7 @@ from amortnlme.population.joint_network_spec import JointNetworkSpec
 from amortnlme.population.laws import GaussianLaw
 
 #: Networks of each kind, from different starts; a stack holds them all, else the best on held-out subjects.
-N_NETWORKS = 3
+N_NETWORKS = 2
 
 
 def fit_flows(

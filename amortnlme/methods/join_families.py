@@ -60,6 +60,7 @@ class Workshop:
         default_factory=lambda: JointNetworkSpec(hidden=2, width=12, learning_rate=2e-3)
     )
     _found: dict[str, Found] = field(default_factory=dict, repr=False)
+    _members: dict[str, tuple[AbstractLaw, ...]] = field(default_factory=dict, repr=False)
 
     def fit(self, family: str) -> Found:
         """Fit a family, or return what was found before.
@@ -77,6 +78,22 @@ class Workshop:
         if family not in self._found:
             self._found[family] = FAMILIES[family](self)
         return self._found[family]
+
+    def members(self, kind: str) -> tuple[AbstractLaw, ...]:
+        """Fit every law of a kind, or return those found before: a family keeps the best, a stack all.
+
+        Parameters
+        ----------
+        kind : str
+            mixture | flow | conditional-mixture.
+
+        Returns
+        -------
+        tuple of AbstractLaw
+        """
+        if kind not in self._members:
+            self._members[kind] = MEMBERS[kind](self)
+        return self._members[kind]
 
     def gaussian(self) -> GaussianLaw:
         """Return the EM Gaussian, where other families start."""
@@ -142,7 +159,7 @@ def _mixtures(shop: Workshop) -> tuple[AbstractLaw, ...]:
 
 
 def _mixture(shop: Workshop) -> Found:
-    laws = _mixtures(shop)
+    laws = shop.members("mixture")
     law = laws[best_on(laws, shop.tuning("mixtures"))]
     return law, {"components": len(law.weights)}  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -153,7 +170,7 @@ def _flows(shop: Workshop) -> tuple[AbstractLaw, ...]:
 
 
 def _flow(shop: Workshop) -> Found:
-    laws = _flows(shop)
+    laws = shop.members("flow")
     return laws[best_on(laws, shop.tuning("flows"))], {}
 
 
@@ -181,7 +198,7 @@ def _conditionals(shop: Workshop) -> tuple[AbstractLaw, ...]:
 
 
 def _conditional(shop: Workshop) -> Found:
-    laws = _conditionals(shop)
+    laws = shop.members("conditional-mixture")
     return laws[best_on(laws, shop.tuning("conditional mixtures"))], {}
 
 
@@ -190,11 +207,11 @@ def _stacked(shop: Workshop) -> Found:
     kinds: dict[str, tuple[AbstractLaw, ...]] = {
         "gaussian": (shop.gaussian(),),
         default: (shop.fit(default)[0],),
-        "mixture": _mixtures(shop),
-        "flow": _flows(shop),
+        "mixture": shop.members("mixture"),
+        "flow": shop.members("flow"),
     }
     if shop.primary:
-        kinds["conditional-mixture"] = _conditionals(shop)
+        kinds["conditional-mixture"] = shop.members("conditional-mixture")
     law = stack([law for laws in kinds.values() for law in laws], shop.tuning("stacks"))
     weights, used, k = {}, law.weights.tolist(), 0
     for kind, laws in kinds.items():
@@ -203,6 +220,11 @@ def _stacked(shop: Workshop) -> Found:
     return law, {"weights": weights}
 
 
+MEMBERS: dict[str, Callable[[Workshop], tuple[AbstractLaw, ...]]] = {
+    "mixture": _mixtures,
+    "flow": _flows,
+    "conditional-mixture": _conditionals,
+}
 FAMILIES: dict[str, Callable[[Workshop], Found]] = {
     "independent": _independent,
     "one-pass": _one_pass,

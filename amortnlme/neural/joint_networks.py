@@ -10,9 +10,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers as keras_layers
+from keras import ops as keras_ops
 
 from amortnlme.population.flow_law import LOG_SCALE, component_size, coupling_masks
+
+# Keras types its functions as if any could return None.
+layers: Any = keras_layers
+ops: Any = keras_ops
 
 
 def _bounded(log_scale: Any) -> Any:
@@ -43,7 +48,7 @@ class CouplingNetwork(keras.Model):
         for c, (moved, kept) in enumerate(zip(self._moved, self._kept, strict=True)):
             last = layers.Dense(2 * len(moved), kernel_initializer="zeros")
             network = keras.Sequential([*_hidden(width, hidden, 1000 * seed + 200 * c), last])
-            network.build((None, len(kept)))
+            network.build((None, None, len(kept)))
             self.networks.append(network)
         self.built = True
 
@@ -76,7 +81,7 @@ class ConditionalMixtureNetwork(keras.Model):
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=1000 * seed + 99),
         )
         self.network = keras.Sequential([*_hidden(width, hidden, 1000 * seed), last])
-        self.network.build((None, n_block))
+        self.network.build((None, None, n_block))
         start: Any = last.bias
         start.assign(bias.ravel())
         self._lower = list(zip(*(i.tolist() for i in np.tril_indices(q, -1)), strict=True))

@@ -115,7 +115,10 @@ def _train(
     network: Any, z: np.ndarray, other: np.ndarray, spec: JointNetworkSpec, seed: int, aggregated: bool
 ) -> Trained:
     import keras
-    from keras import ops
+    from keras import ops as keras_ops
+
+    # Keras types its functions as if any could return None.
+    ops: Any = keras_ops
 
     def marginal(_: Any, ratio: Any) -> Any:
         return -ops.mean(ops.logsumexp(ratio, axis=1)) + float(np.log(spec.batch_nodes))
@@ -123,7 +126,7 @@ def _train(
     def mean(_: Any, ratio: Any) -> Any:
         return -ops.mean(ratio)
 
-    schedule = keras.optimizers.schedules.PolynomialDecay(
+    schedule: Any = keras.optimizers.schedules.PolynomialDecay(
         spec.learning_rate, spec.steps, end_learning_rate=0.2 * spec.learning_rate
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=spec.weight_decay, beta_2=0.99)
@@ -154,7 +157,10 @@ def _train(
 
 def _value(network: Any, z: np.ndarray) -> float:
     """Marginal log-likelihood of all subjects relative to the normal law [nats]."""
-    ratio = np.asarray(network.predict_on_batch(z), dtype=np.float64)
+    from keras import ops
+
+    # Without compilation: few looks, and every network would have to be traced anew.
+    ratio = np.asarray(ops.convert_to_numpy(network(z)), dtype=np.float64)
     top = ratio.max(axis=1, keepdims=True)
     return float((top[:, 0] + np.log(np.exp(ratio - top).mean(axis=1))).sum())
 

@@ -225,7 +225,7 @@ class MixtureLaw(AbstractLaw):
 
     def log_density(self, eta: np.ndarray) -> np.ndarray:
         """Log density; see `AbstractLaw.log_density`."""
-        return logsumexp(self.log_components(eta), axis=0)
+        return np.asarray(logsumexp(self.log_components(eta), axis=0))
 
     def log_components(self, eta: np.ndarray) -> np.ndarray:
         """Log of weight times density of every component.

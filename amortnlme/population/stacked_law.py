@@ -52,7 +52,7 @@ class StackedLaw(AbstractLaw):
     def log_density(self, eta: np.ndarray) -> np.ndarray:
         """Log density; see `AbstractLaw.log_density`."""
         used = [(w, law) for w, law in zip(self.weights, self.laws, strict=True) if w > 0]
-        return logsumexp(np.stack([np.log(w) + law.log_density(eta) for w, law in used]), axis=0)
+        return np.asarray(logsumexp(np.stack([np.log(w) + law.log_density(eta) for w, law in used]), axis=0))
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw; see `AbstractLaw.sample`."""

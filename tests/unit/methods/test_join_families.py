@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
@@ -130,8 +132,7 @@ def test_mixture_and_stack_do_not_lose_to_a_normal_law_when_the_truth_is_two_clo
 
 def _layers(rng, sizes, scale=0.3):
     return tuple(
-        (scale * rng.standard_normal((a, b)), scale * rng.standard_normal(b))
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        (scale * rng.standard_normal((a, b)), scale * rng.standard_normal(b)) for a, b in pairwise(sizes)
     )
 
 
@@ -170,7 +171,9 @@ def _joint_fit(law):
             {"name": "p", "model": "m", "fingerprint": "x", "effects": ["p.a", "p.b"]},
             {"name": "q", "model": "m", "fingerprint": "x", "effects": ["q.a", "q.b"]},
         ),
-        results=(FamilyResult("test", 1.0, 0.1, float("nan"), float("nan"), float("nan"), float("nan"), 9.0),),
+        results=(
+            FamilyResult("test", 1.0, 0.1, float("nan"), float("nan"), float("nan"), float("nan"), 9.0),
+        ),
         n_subjects=3,
         n_held_out=0,
     )

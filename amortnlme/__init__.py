@@ -34,6 +34,15 @@ if TYPE_CHECKING:
     from amortnlme.methods.classical import Laplace as Laplace
     from amortnlme.methods.classical import Quadrature as Quadrature
     from amortnlme.methods.fit import fit as fit
+    from amortnlme.methods.join import JoinOptions as JoinOptions
+    from amortnlme.methods.join import join as join
+    from amortnlme.methods.joint_fit import JointFit as JointFit
+    from amortnlme.methods.joint_model import Endpoint as Endpoint
+    from amortnlme.methods.joint_model import JointModel as JointModel
+    from amortnlme.methods.joint_use import conditional_effects as conditional_effects
+    from amortnlme.methods.joint_use import information as information
+    from amortnlme.methods.joint_use import predict_endpoint as predict_endpoint
+    from amortnlme.methods.joint_use import virtual_patients as virtual_patients
     from amortnlme.methods.near_optimum import near_optimum as near_optimum
     from amortnlme.methods.pooled import Pooled as Pooled
     from amortnlme.methods.population_fit import PopulationFit as PopulationFit
@@ -61,6 +70,7 @@ if TYPE_CHECKING:
     from amortnlme.population.population_model import PopulationModel as PopulationModel
     from amortnlme.population.posterior_draws import PosteriorDraws as PosteriorDraws
     from amortnlme.population.toml import read_population as read_population
+    from amortnlme.report.joint_page import write_joint_report as write_joint_report
     from amortnlme.report.page import write_report as write_report
     from amortnlme.report.quickstart import quickstart as quickstart
     from amortnlme.training.training_set import TrainingSet as TrainingSet
@@ -80,6 +90,15 @@ _HOMES = {
     "amortnlme.methods.amortized": ["Amortized"],
     "amortnlme.methods.classical": ["Fo", "Foce", "Focei", "Laplace", "Quadrature"],
     "amortnlme.methods.fit": ["fit"],
+    "amortnlme.methods.join": ["JoinOptions", "join"],
+    "amortnlme.methods.joint_fit": ["JointFit"],
+    "amortnlme.methods.joint_model": ["Endpoint", "JointModel"],
+    "amortnlme.methods.joint_use": [
+        "conditional_effects",
+        "information",
+        "predict_endpoint",
+        "virtual_patients",
+    ],
     "amortnlme.methods.near_optimum": ["near_optimum"],
     "amortnlme.methods.pooled": ["Pooled"],
     "amortnlme.methods.population_fit": ["PopulationFit"],
@@ -101,6 +120,7 @@ _HOMES = {
     "amortnlme.population.population_model": ["PopulationModel"],
     "amortnlme.population.posterior_draws": ["PosteriorDraws"],
     "amortnlme.population.toml": ["read_population"],
+    "amortnlme.report.joint_page": ["write_joint_report"],
     "amortnlme.report.page": ["write_report"],
     "amortnlme.report.quickstart": ["quickstart"],
     "amortnlme.training.training_set": ["TrainingSet"],

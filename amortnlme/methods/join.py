@@ -15,6 +15,7 @@ from amortnlme.methods.joint_fit import FamilyResult, JointFit
 from amortnlme.methods.joint_model import JointModel
 from amortnlme.methods.likelihood_bank import LikelihoodBank, make_bank, reference_law, score
 from amortnlme.population.joint_network_spec import JointNetworkSpec
+from amortnlme.population.laws import GaussianLaw
 
 #: Purposes of the random streams.
 BANK_STREAM, HELD_OUT_STREAM = 11, 12
@@ -166,19 +167,15 @@ def refreshed_bank(joint: JointModel, options: JoinOptions, seed: int) -> Likeli
     LikelihoodBank
     """
     target, independent = joint.bind(), joint.independent.marginal(joint.learned)
-    law = independent
-    for k in range(options.rounds):
-        bank = make_bank(
-            target,
-            reference_law(joint.held, law),
-            joint.learned,
-            stream(seed, BANK_STREAM, k),
-            options.n_nodes,
-            mixtures=options.mixtures and k == options.rounds - 1,
-        )
-        if k < options.rounds - 1:
-            law = fit_gaussian(bank, independent, GaussianRule(free=options.free), law)[0]
-    return bank
+
+    def placed(law: GaussianLaw, k: int, mixtures: bool) -> LikelihoodBank:
+        around, rng = reference_law(joint.held, law), stream(seed, BANK_STREAM, k)
+        return make_bank(target, around, joint.learned, rng, options.n_nodes, mixtures=mixtures)
+
+    law, rule = independent, GaussianRule(free=options.free)
+    for k in range(options.rounds - 1):
+        law, _ = fit_gaussian(placed(law, k, False), independent, rule, law)
+    return placed(law, options.rounds - 1, options.mixtures)
 
 
 def _workshop(

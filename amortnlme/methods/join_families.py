@@ -20,9 +20,9 @@ from amortnlme.methods.gaussian_join import (
     one_pass_gaussian,
 )
 from amortnlme.methods.likelihood_bank import LikelihoodBank
-from amortnlme.methods.mixture_join import best_on, fit_mixtures_of_all_sizes, stack
+from amortnlme.methods.mixture_join import best_on, fit_mixtures_of_all_sizes, kept, stack
 from amortnlme.population.joint_network_spec import JointNetworkSpec
-from amortnlme.population.laws import AbstractLaw, GaussianLaw
+from amortnlme.population.laws import AbstractLaw, GaussianLaw, MixtureLaw
 
 #: Posterior draws per subject for the families that go over them many times, and of held-out subjects.
 DRAWS, HELD_OUT_DRAWS = 96, 256
@@ -159,9 +159,9 @@ def _mixtures(shop: Workshop) -> tuple[AbstractLaw, ...]:
 
 
 def _mixture(shop: Workshop) -> Found:
-    laws = shop.members("mixture")
-    law = laws[best_on(laws, shop.tuning("mixtures"))]
-    return law, {"components": len(law.weights)}  # pyright: ignore[reportAttributeAccessIssue]
+    law, notes = kept(shop.members("mixture"), shop.gaussian(), shop.tuning("mixtures"))
+    components = len(law.weights) if isinstance(law, MixtureLaw) else 1
+    return law, {"components": components, **notes}
 
 
 def _flows(shop: Workshop) -> tuple[AbstractLaw, ...]:
@@ -170,8 +170,7 @@ def _flows(shop: Workshop) -> tuple[AbstractLaw, ...]:
 
 
 def _flow(shop: Workshop) -> Found:
-    laws = shop.members("flow")
-    return laws[best_on(laws, shop.tuning("flows"))], {}
+    return kept(shop.members("flow"), shop.gaussian(), shop.tuning("flows"))
 
 
 def _one_pass_flow(shop: Workshop) -> Found:
@@ -198,8 +197,8 @@ def _conditionals(shop: Workshop) -> tuple[AbstractLaw, ...]:
 
 
 def _conditional(shop: Workshop) -> Found:
-    laws = shop.members("conditional-mixture")
-    return laws[best_on(laws, shop.tuning("conditional mixtures"))], {}
+    start = shop.fit("sparse")[0]
+    return kept(shop.members("conditional-mixture"), start, shop.tuning("conditional mixtures"))
 
 
 def _stacked(shop: Workshop) -> Found:

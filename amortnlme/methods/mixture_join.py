@@ -110,6 +110,32 @@ def stack(laws: Sequence[AbstractLaw], tuning: LikelihoodBank) -> StackedLaw:
     return StackedLaw(laws[0].names, weights / weights.sum(), tuple(laws))
 
 
+def kept(laws: Sequence[AbstractLaw], start: AbstractLaw, tuning: LikelihoodBank) -> tuple[AbstractLaw, dict]:
+    """Keep the best of several laws only where held-out subjects prefer it to the start beyond their noise.
+
+    The best of many looks at few subjects looks better than it is.
+
+    Parameters
+    ----------
+    laws : sequence of AbstractLaw
+    start : AbstractLaw
+        What the laws were trained from; the result where none is better by one standard error.
+    tuning : LikelihoodBank
+
+    Returns
+    -------
+    law : AbstractLaw
+    notes : dict
+        Which of them (None: the start), its gain on the held-out subjects and the standard error of that.
+    """
+    k = best_on(laws, tuning)
+    difference = score(tuning, laws[k]).log_likelihood - score(tuning, start).log_likelihood
+    gain, se = float(difference.sum()), float(difference.std(ddof=1) * np.sqrt(len(difference)))
+    better = gain > se
+    notes = {"kept": k if better else None, "held_out_gain": gain, "held_out_se": se}
+    return (laws[k] if better else start), notes
+
+
 def best_on(laws: Sequence[AbstractLaw], tuning: LikelihoodBank) -> int:
     """Position of the law that held-out subjects like best.
 

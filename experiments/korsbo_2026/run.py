@@ -101,7 +101,9 @@ def _fits(train: Any, name: str, seed: int, kept: Path | None) -> dict[str, Popu
     return fits
 
 
-def replicate(linear: bool, known: bool, n_train: int, number: int, kept: Path | None) -> dict[str, Any]:
+def replicate(
+    linear: bool, known: bool, n_train: int, number: int, kept: Path | None, families: tuple[str, ...]
+) -> dict[str, Any]:
     """One data set: fits of the endpoints, joint laws of every family, scores on 500 new subjects."""
     clock = time.process_time()
     study = system.study(linear, n_train, number)
@@ -135,7 +137,7 @@ def replicate(linear: bool, known: bool, n_train: int, number: int, kept: Path |
     rows["oracle"]["r_squared_truth"] = [
         float(np.corrcoef(truth[:, k], z[:, k])[0, 1] ** 2) for k in range(N_COUPLED)
     ]
-    for family in (*NORMAL, *LEARNED):
+    for family in families:
         clock = time.process_time()
         law, notes = shop.fit(family)
         seconds = time.process_time() - clock
@@ -145,7 +147,9 @@ def replicate(linear: bool, known: bool, n_train: int, number: int, kept: Path |
     return record
 
 
-def run_study(name: str, n_train: int, numbers: list[int], kept: Path | None) -> None:
+def run_study(
+    name: str, n_train: int, numbers: list[int], kept: Path | None, families: tuple[str, ...]
+) -> None:
     """All replicates that have no file yet."""
     linear, known = not name.startswith("non-linear"), name.endswith("known")
     for number in numbers:
@@ -153,7 +157,7 @@ def run_study(name: str, n_train: int, numbers: list[int], kept: Path | None) ->
         if path.exists():
             continue
         clock = time.process_time()
-        record = replicate(linear, known, n_train, number, kept)
+        record = replicate(linear, known, n_train, number, kept, families)
         record["cpu"] = time.process_time() - clock
         path.parent.mkdir(exist_ok=True)
         write_json_atomic(path, record)
@@ -176,6 +180,7 @@ def main() -> None:
     )
     parser.add_argument("--replicates", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train", type=int, default=200)
+    parser.add_argument("--normal-only", action="store_true", help="leave mixtures and networks out")
     parser.add_argument("--fits", type=Path, help="existing folder that keeps the fits of the endpoints")
     options = parser.parse_args()
     if options.study == "table":
@@ -183,7 +188,8 @@ def main() -> None:
 
         table.write(HERE)
         return
-    run_study(options.study, options.train, options.replicates, options.fits)
+    families = NORMAL if options.normal_only else (*NORMAL, *LEARNED)
+    run_study(options.study, options.train, options.replicates, options.fits, families)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Study 3: many endpoints. Linear-Gaussian endpoints y = eta + e whose marginal likelihoods are exact.
 
-`scaling.py [--endpoints 4 8 12 20] [--train 200] [--replicates 5]`. The families work on banks of nodes as they
-would on any model (posterior draws under the EM Gaussian of the round before); what they find is scored by the
-exact likelihood of the observations, so that no Monte-Carlo error of a test set blurs it.
+`scaling.py [--endpoints 4 8 12 20] [--train 200] [--replicates 5]`. The families work on banks of nodes as
+they would on any model (posterior draws under the EM Gaussian of the round before); what they find is scored
+by the exact likelihood of the observations, so that no Monte-Carlo error of a test set blurs it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amortnlme.population.laws import GaussianLaw
 
 HERE = Path(__file__).parent
 FAMILIES = ("one-pass", "gaussian", "shrunken", "sparse", "split")
-# Share of the variance of a standardized effect that is left when the data are known: first and second effect.
+# Share of the variance of a standardized effect that data leave: first and second effect of an endpoint.
 PRIMARY, ODD, EVEN = (0.04, 0.20), (0.04, 0.12), (0.05, 0.14)
 N_NODES, N_TEST = 128, 500
 
@@ -51,7 +51,7 @@ def design(n_endpoints: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss(omega: np.ndarray, R: np.ndarray, error: np.ndarray, first: int = 0) -> float:
-    """N_TEST times the divergence of the fitted law of the observations from the true one, from effect `first`."""
+    """N_TEST times the divergence of the fitted law of the observations from the true one."""
     a = (R + np.diag(error))[first:, first:]
     b = (omega + np.diag(error))[first:, first:]
     ratio = np.linalg.slogdet(b)[1] - np.linalg.slogdet(a)[1]

@@ -22,22 +22,26 @@ def _spread(values: list[float], decimals: int = 1) -> str:
 
 
 def study_table(records: list[dict[str, Any]]) -> str:
-    """One row per family: shares of the oracle, agreement of effects from biomarkers, loss to the Gaussian."""
+    """One row per family: shares of the oracle, agreement of effects, gain over the Gaussian."""
     rows = [r["families"] for r in records]
     oracle = [r["oracle"] for r in rows]
     lines = [
-        "| prior | total, % of oracle | [AST, ALT] % | [primary given biomarkers] % | EBE R2, R0 / IC50 "
-        "| nats over EM Gaussian | CPU s |",
-        "|---|---|---|---|---|---|---|",
+        "| prior | data sets | total, % of oracle | [AST, ALT] % | [primary given biomarkers] % "
+        "| EBE R2, R0 / IC50 | nats over EM Gaussian | CPU s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for family in FAMILIES:
-        found = [r[family] for r in rows]
-        pairs = list(zip(found, oracle, strict=True))
-        primary = 100 * np.sum([f["primary"] for f in found]) / np.sum([o["primary"] for o in oracle])
-        over = [f["total"] - r["gaussian"]["total"] for f, r in zip(found, rows, strict=True)]
+        mine = [r for r in rows if family in r]
+        if not mine:
+            continue
+        found = [r[family] for r in mine]
+        pairs = [(r[family], r["oracle"]) for r in mine]
+        primary = 100 * np.sum([f["primary"] for f in found]) / np.sum([o["primary"] for _, o in pairs])
+        over = [r[family]["total"] - r["gaussian"]["total"] for r in mine]
         r_squared = " / ".join(_spread([f["r_squared"][k] for f in found], 2) for k in range(2))
         cells = [
             family,
+            str(len(mine)),
             _spread([100 * f["total"] / o["total"] for f, o in pairs]),
             _spread([100 * f["biomarkers"] / o["biomarkers"] for f, o in pairs]),
             f"{primary:.0f}",
@@ -52,10 +56,11 @@ def study_table(records: list[dict[str, Any]]) -> str:
     lines += [
         "",
         f"{len(records)} replicates; oracle {_spread([o['total'] for o in oracle])} nats per 500, of which "
-        f"[primary given biomarkers] {_spread([o['primary'] for o in oracle])}; largest Monte-Carlo SE of an oracle "
-        f"gain {error:.2f} nats, smallest ESS of a test subject {ess:.0f}; R2 of true primary effects with the "
-        f"oracle's EBEs from biomarkers {truth[0]} % / {truth[1]} %; CPU s: fits "
-        f"{_spread([r['cpu_fits'] for r in records], 0)}, banks {_spread([r['cpu_banks'] for r in records], 0)}.",
+        f"[primary given biomarkers] {_spread([o['primary'] for o in oracle])}; largest Monte-Carlo SE of an "
+        f"oracle gain {error:.2f} nats, smallest ESS of a test subject {ess:.0f}; R2 of true primary effects "
+        f"with the oracle's EBEs from biomarkers {truth[0]} % / {truth[1]} %; CPU s: fits "
+        f"{_spread([r['cpu_fits'] for r in records], 0)}, banks "
+        f"{_spread([r['cpu_banks'] for r in records], 0)}.",
     ]
     return "\n".join(lines)
 

@@ -18,52 +18,59 @@ if TYPE_CHECKING:
     from amortnlme.methods.joint_model import JointModel
 
 
+EndpointFits = Annotated[
+    list[str], typer.Argument(metavar="NAME=FIT...", help="Endpoints: a name and the HDF5 file of its fit.")
+]
+EndpointData = Annotated[
+    list[str],
+    typer.Option("--data", "-d", help="NAME=CSV for each endpoint, or one CSV (or bundled dataset) for all."),
+]
+EndpointModels = Annotated[
+    list[str] | None, typer.Option("--model", help="NAME=FILE where the model is no shipped one.")
+]
+Shared = Annotated[
+    str | None, typer.Option("--shared", help="Parameters whose effects endpoints share, such as ka,CL,V.")
+]
+Counted = Annotated[
+    list[str] | None,
+    typer.Option("--outputs", help="NAME=OUTPUT,OUTPUT: the outputs that count for an endpoint."),
+]
+Family = Annotated[
+    str,
+    typer.Option(
+        "--family",
+        "-f",
+        help="auto, independent, one-pass, gaussian, shrunken, sparse, split, mixture, "
+        "conditional-mixture, flow, one-pass-flow or stacked.",
+    ),
+]
+Also = Annotated[
+    str | None, typer.Option("--also", help="Other families to report beside it, separated by commas.")
+]
+Primary = Annotated[
+    str | None, typer.Option("--primary", help="Endpoint that is to be predicted from the others.")
+]
+HeldOut = Annotated[float, typer.Option("--held-out", help="Share of subjects that compare families.")]
+NodesPerSubject = Annotated[int, typer.Option("--nodes", help="Importance nodes per subject.")]
+Free = Annotated[bool, typer.Option("--free-variances", help="Learn the variances of normal laws too.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the joint law.")]
+Page = Annotated[Path | None, typer.Option("--report", metavar="HTML", help="Report page.")]
+
+
 def run(
-    fits: Annotated[
-        list[str],
-        typer.Argument(metavar="NAME=FIT...", help="Endpoints: a name and the HDF5 file of its fit."),
-    ],
-    data: Annotated[
-        list[str],
-        typer.Option(
-            "--data", "-d", help="NAME=CSV for each endpoint, or one CSV (or bundled dataset) for all."
-        ),
-    ],
-    model: Annotated[
-        list[str] | None, typer.Option("--model", help="NAME=FILE where the model is no shipped one.")
-    ] = None,
-    shared: Annotated[
-        str | None,
-        typer.Option("--shared", help="Parameters whose effects endpoints share, such as ka,CL,V."),
-    ] = None,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Option("--outputs", help="NAME=OUTPUT,OUTPUT: the outputs that count for an endpoint."),
-    ] = None,
-    family: Annotated[
-        str,
-        typer.Option(
-            "--family",
-            "-f",
-            help="auto, independent, one-pass, gaussian, shrunken, sparse, split, mixture, "
-            "conditional-mixture, flow, one-pass-flow or stacked.",
-        ),
-    ] = "auto",
-    also: Annotated[
-        str | None, typer.Option("--also", help="Other families to report beside it, separated by commas.")
-    ] = None,
-    primary: Annotated[
-        str | None, typer.Option("--primary", help="Endpoint that is to be predicted from the others.")
-    ] = None,
-    held_out: Annotated[
-        float, typer.Option("--held-out", help="Share of subjects that compare families.")
-    ] = 0.2,
-    nodes: Annotated[int, typer.Option("--nodes", help="Importance nodes per subject.")] = 512,
-    free: Annotated[
-        bool, typer.Option("--free-variances", help="Learn the variances of normal laws too.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="HDF5 file for the joint law.")] = None,
-    report: Annotated[Path | None, typer.Option("--report", metavar="HTML", help="Report page.")] = None,
+    fits: EndpointFits,
+    data: EndpointData,
+    model: EndpointModels = None,
+    shared: Shared = None,
+    outputs: Counted = None,
+    family: Family = "auto",
+    also: Also = None,
+    primary: Primary = None,
+    held_out: HeldOut = 0.2,
+    nodes: NodesPerSubject = 512,
+    free: Free = False,
+    out: Out = None,
+    report: Page = None,
     seed: Seed = 0,
     json_path: JsonPath = None,
 ) -> int:

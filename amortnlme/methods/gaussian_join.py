@@ -22,6 +22,8 @@ from amortnlme.population.laws import GaussianLaw
 
 #: EM ends when a step gains less than this [nats, all subjects].
 TOLERANCE, MAX_STEPS = 1e-3, 400
+#: The same in cross-validation, which looks at differences of whole nats.
+CV_TOLERANCE = 0.03
 #: The graph is chosen anew every so many steps, after a first stretch without one.
 FIRST_STRETCH, EVERY = 10, 5
 #: Candidate weights of the independent law, in subjects, for shrinkage.
@@ -49,7 +51,11 @@ class GaussianRule:
 
 
 def fit_gaussian(
-    bank: LikelihoodBank, independent: GaussianLaw, rule: GaussianRule, start: GaussianLaw | None = None
+    bank: LikelihoodBank,
+    independent: GaussianLaw,
+    rule: GaussianRule,
+    start: GaussianLaw | None = None,
+    tolerance: float = TOLERANCE,
 ) -> tuple[GaussianLaw, np.ndarray | None]:
     """Fit a normal law by EM.
 
@@ -61,6 +67,8 @@ def fit_gaussian(
     rule : GaussianRule
     start : GaussianLaw, optional
         `independent` where not given.
+    tolerance : float   [nats]
+        EM ends when a step gains less.
 
     Returns
     -------
@@ -80,8 +88,8 @@ def fit_gaussian(
             covariance = (n * moments + rule.weight * base) / (n + rule.weight)
         else:
             covariance = constrained_covariance(moments, graph)
-        settled = abs(value - before) < TOLERANCE
-        if step > FIRST_STRETCH + EVERY and settled:
+        settled = abs(value - before) < tolerance
+        if settled and (rule.penalty is None or step > FIRST_STRETCH + EVERY):
             break
         before = value
     if not rule.free:
@@ -227,7 +235,7 @@ def cross_validated(
         rest, held_out = small.select(np.flatnonzero(fold != k)), small.select(np.flatnonzero(fold == k))
         law = start
         for j, weight in enumerate(WEIGHTS):
-            law, _ = fit_gaussian(rest, independent, GaussianRule(weight=weight), law)
+            law, _ = fit_gaussian(rest, independent, GaussianRule(weight=weight), law, CV_TOLERANCE)
             for c, change in enumerate(combine):
                 value[c, j] += score(held_out, change(law)).total
     return value

@@ -60,8 +60,7 @@ MODEL = IndividualModel(
         )
     ),
     states=("depot", "central", "response"),
-    # Errors of 5e-5 in a response of 100 with a residual SD of 8, for a third of the time.
-    dynamics=Ode(rhs, dose_state="depot", initial=initial, rtol=1e-6, atol=1e-8),
+    dynamics=Ode(rhs, dose_state="depot", initial=initial),
     outputs=(
         Output("concentration", "mg/L", concentration, Proportional("b_pk")),
         Output("response", "1", response, Additive("a_response")),

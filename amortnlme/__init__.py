@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from amortnlme.neural.train import train as train
     from amortnlme.population.effects import CovariateEffect as CovariateEffect
     from amortnlme.population.effects import RandomEffects as RandomEffects
+    from amortnlme.population.formula import parse_formula as parse_formula
     from amortnlme.population.networks import NetworkEffect as NetworkEffect
     from amortnlme.population.networks import NetworkInput as NetworkInput
     from amortnlme.population.population_model import PopulationModel as PopulationModel
@@ -116,6 +117,7 @@ _HOMES = {
     "amortnlme.neural.spec": ["NetworkSpec", "TrainingSpec"],
     "amortnlme.neural.train": ["train"],
     "amortnlme.population.effects": ["CovariateEffect", "RandomEffects"],
+    "amortnlme.population.formula": ["parse_formula"],
     "amortnlme.population.networks": ["NetworkEffect", "NetworkInput"],
     "amortnlme.population.population_model": ["PopulationModel"],
     "amortnlme.population.posterior_draws": ["PosteriorDraws"],

@@ -48,7 +48,12 @@ def run(
         ),
     ],
     population: Annotated[
-        str, typer.Option("--population", "-p", help="TOML file, or the name of a shipped population model.")
+        str,
+        typer.Option(
+            "--population",
+            "-p",
+            help="TOML file, formula (ka + V ~ (1 | id)), or the name of a shipped population model.",
+        ),
     ],
     method: Annotated[str, typer.Option("--method", "-m", help=", ".join(METHODS) + ".")] = "amortized",
     data: Annotated[

@@ -63,12 +63,12 @@ def read_dataset(word: str, time_factor: float | None = None, *, log: bool = Fal
 
 
 def read_population_model(word: str) -> PopulationModel:
-    """Read a population model from a TOML file, or a shipped one by name.
+    """Read a population model from a TOML file or a formula, or a shipped one by name.
 
     Parameters
     ----------
     word : str
-        Path of a TOML file, or one of `bundled_population_names()`.
+        Path of a TOML file, a formula (with `~`, see `parse_formula`) or one of `bundled_population_names()`.
 
     Returns
     -------
@@ -79,9 +79,10 @@ def read_population_model(word: str) -> PopulationModel:
     UsageError
         E_INPUT_NO_FILE.
     PopulationError
-        Whatever is wrong with the file.
+        Whatever is wrong with the file or the formula.
     """
     from amortnlme.population.bundled import bundled_population_names, load_bundled_population
+    from amortnlme.population.formula import parse_formula
     from amortnlme.population.toml import read_population
 
     path = Path(word)
@@ -89,6 +90,8 @@ def read_population_model(word: str) -> PopulationModel:
         return read_population(path)
     if word in bundled_population_names():
         return load_bundled_population(word)
+    if "~" in word:
+        return parse_formula(word)
     raise _no_file(word, "population file", "Shipped population models", bundled_population_names())
 
 

@@ -102,8 +102,9 @@ def _smooth_tails(out: np.ndarray, n_tail: int) -> np.ndarray:
         pareto_k[rows] = k
         log_survival = np.log1p(-(np.arange(size) + 0.5) / size)
         safe = np.where(k == 0, 1.0, k)[:, None]
-        quantile = np.where(k[:, None] == 0, -log_survival, np.expm1(-safe * log_survival) / safe)
-        with np.errstate(invalid="ignore"):
+        # A tail so heavy that its quantiles overflow is cut at the largest raw weight below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            quantile = np.where(k[:, None] == 0, -log_survival, np.expm1(-safe * log_survival) / safe)
             smooth = np.log(quantile * sigma[:, None] + np.exp(cutoff[rows, None]))
         # A smoothed weight above the largest raw one would be an extrapolation.
         smooth = np.where(np.isfinite(k)[:, None], np.minimum(smooth, 0.0), tail[rows, -size:])

@@ -45,7 +45,7 @@ LOWEST_SHARE = 0.1
 SMALLEST_SHARE = 1e-3
 #: Furthest move of a pooled parameter in one iteration, on the phi scale.
 LONGEST_STEP = 0.5
-#: Starting SDs are stretched, so that the chains can travel.
+#: Starting SDs are stretched, so that the chains can travel, unless it is known where to.
 STRETCH = 2.0
 #: Iterations between two searches for the modes, while exploring.
 PLACE_EVERY = 50
@@ -130,7 +130,8 @@ class _Saem:
     def begin(self, start: np.ndarray, place: np.ndarray | None = None) -> _State:
         population = self.population
         fixed = start[: population.chol_slice.start].copy()
-        omega = np.diag((STRETCH * np.abs(start[population.chol_diagonal])) ** 2 + 1e-6)
+        stretch_by = STRETCH if place is None else 1.0
+        omega = np.diag((stretch_by * np.abs(start[population.chol_diagonal])) ** 2 + 1e-6)
         shape = (population.n_subjects, self.n_chains, population.r)
         point = None if place is None else place[:, population.random_index]
         memory = LocalExpansions.repeated(*self._places(fixed, omega, point)[0], MEMORY)

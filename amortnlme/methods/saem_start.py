@@ -3,8 +3,9 @@
 Iterated two-stage estimation (Steimer et al. 1984): conditional modes with their curvature take the place of
 the chains. A round costs a few likelihoods per subject, so that several starting points can be tried for the
 price of some dozen iterations of SAEM. What matters most is where the individuals end: one in a wrong mode
-costs more than all that the population parameters still have to gain. So every trial ends by trying the modes
-of the others.
+costs more than all that the population parameters still have to gain. So every trial tries the modes of the
+others. The better half of the trials then climb Laplace's approximation (`climb.py`), which crosses ridges on
+which any form of EM stalls; the better half of those climb on, until one is left.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amortnlme.methods.climb import climb
 from amortnlme.methods.ebe import EmpiricalBayes, better_modes, find_ebe
 from amortnlme.methods.laplace_likelihood import ExpandableTarget
 from amortnlme.methods.other_modes import other_modes
@@ -30,6 +32,8 @@ from amortnlme.population.bound_population import BoundPopulation
 N_ROUNDS, SEARCH_AT, N_SEARCHES = 30, (0, 12), 2
 #: Starting SDs are stretched by this; variances fall by at most this factor in a round.
 STRETCH, ANNEALING = 2.0, 0.9
+#: Steps of those that climb, and of the last one.
+N_CLIMBED, N_LAST = 15, 30
 #: Furthest move of a pooled parameter in one round, on the phi scale.
 LONGEST_STEP = 0.5
 
@@ -43,19 +47,19 @@ class Promise:
     x : ndarray, shape (n_x,)
     place : ndarray, shape (n_subjects, d)
         Conditional modes on the phi scale.
-    values : tuple of float
-        -2 log-likelihood by Laplace's approximation at the end of every trial.
+    value : float
+        -2 log-likelihood by Laplace's approximation.
     """
 
     x: np.ndarray
     place: np.ndarray
-    values: tuple[float, ...]
+    value: float
 
 
 def most_promising(
     target: ExpandableTarget, population: BoundPopulation, starts: np.ndarray, rng: np.random.Generator
 ) -> Promise:
-    """Try several starting points and return the end of the best trial.
+    """Try several starting points, at least two, and return the end of the best trial.
 
     Parameters
     ----------
@@ -69,17 +73,31 @@ def most_promising(
     Promise
     """
     trials = [_two_stage(target, population, start, rng) for start in starts]
-    ends = []
-    for x, found in trials:
-        mu, factor = population.unpack(x)
-        best = found
-        for _, other in trials:
-            if other is not found:
-                best = better_modes(best, _modes_from(target, mu, factor, other.phi))
-        ends.append((x, best, _minus_two_log_likelihood(best)))
-    values = tuple(value for *_, value in ends)
-    x, modes, _ = ends[int(np.argmin(values))]
-    return Promise(x, modes.phi, values)
+    values = [_minus_two_log_likelihood(modes) for _, modes in trials]
+    while len(trials) > 1:
+        order = np.argsort(values, kind="stable")[: (len(trials) + 1) // 2]
+        kept = [_exchanged(target, population, trials[k], trials) for k in order]
+        n_steps = N_CLIMBED if len(kept) > 1 else N_LAST
+        ends = [climb(target, population, x, modes.phi, n_steps, rng) for x, modes in kept]
+        trials = [(end.x, end.modes) for end in ends]
+        values = [-2.0 * end.log_likelihood for end in ends]
+    x, modes = trials[0]
+    return Promise(x, modes.phi, values[0])
+
+
+def _exchanged(
+    target: ExpandableTarget,
+    population: BoundPopulation,
+    trial: tuple[np.ndarray, EmpiricalBayes],
+    trials: list[tuple[np.ndarray, EmpiricalBayes]],
+) -> tuple[np.ndarray, EmpiricalBayes]:
+    """Give a trial the modes of the others where those are better."""
+    x, best = trial
+    mu, factor = population.unpack(x)
+    for _, other in trials:
+        if other is not trial[1]:
+            best = better_modes(best, _modes_from(target, mu, factor, other.phi))
+    return x, best
 
 
 def _two_stage(

@@ -76,7 +76,7 @@ KINDS = {
         # An ODE without closed form: derivatives cost twelve likelihoods. Nodes beside those of the tempered
         # cells, which are nearly all, and standard errors are kept cheap.
         saem.Saem(
-            max_exploration=250, n_averaging=100, n_chains=2, candidates=3, n_points=16, referee_points=128,
+            max_exploration=250, n_averaging=100, n_chains=2, candidates=6, n_points=16, referee_points=128,
         ),
     ),
 }  # fmt: skip

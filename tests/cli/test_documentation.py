@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from amortnlme.cli import main
+from amortnlme.cli.inputs import read_population_model
 from amortnlme.population.toml import parse_population
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,16 @@ def test_links_within_the_repository_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     assert not [link for link in targets if not ((ROOT / page).parent / link).exists()]
+
+
+def test_the_formula_of_the_readme_is_read_where_a_population_file_may_stand():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (formula,) = re.findall(r'--population "([^"]*~[^"]*)"', text)
+    population = read_population_model(formula)
+    assert population.random_effects.on == ("ka", "ke", "V")
+    assert [effect.name for effect in population.covariates] == ["beta_V_weight"]
+    assert population.occasion_effects is not None
+    assert population.fixed == {"a": 0.3}
 
 
 def test_the_population_model_of_the_readme_is_read():

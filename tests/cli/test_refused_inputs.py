@@ -68,6 +68,10 @@ def test_wrong_usage_is_named(arguments, capsys):
         (["sample", "no_such_estimator", "theophylline", "--out", "x.h5"], "E_ARTEFACT_"),
         (["sample", "one_compartment_oral", "nowhere.csv", "--out", "x.h5"], "E_INPUT_NO_FILE"),
         (["fit", "nowhere.h5", "--population", "theophylline_none"], "E_H5_MISSING"),
+        (
+            ["fit", "theophylline", "-p", "ka ~ (1 | site)", "-m", "fo", "--model", "one_compartment_oral"],
+            "E_POP_FORMULA",
+        ),
         (["compare", "nowhere.h5"], "E_H5_MISSING"),
         (["report", "nowhere.h5", "--data", "theophylline"], "E_H5_MISSING"),
         (["data", "check", "x" * 5000], "E_INPUT_NO_FILE"),

@@ -50,6 +50,15 @@ def test_smoothing_copes_with_failed_and_equal_weights():
     assert k[2] == np.inf
 
 
+def test_smoothing_cuts_a_tail_whose_quantiles_overflow():
+    # Sixty weights spread evenly over all that the arithmetic holds: a shape of about 300, and quantiles
+    # that exceed the largest number.
+    log_weights = np.concatenate([np.full(340, -707.0), np.linspace(-700.0, 0.0, 60)])[None]
+    smooth, k = pareto_smooth(log_weights)
+    assert k[0] * np.log(120.0) > np.log(np.finfo(float).max)
+    np.testing.assert_allclose(np.exp(smooth).sum(), 1.0)
+
+
 def test_correction_recovers_the_exact_posterior_from_shifted_draws():
     """Null: corrected draws have the posterior mean. 15 means, false-alarm rate 1e-4 in all: 4.5 SE."""
     study = LinearGaussian(n=5, relative_sd=(1.0, 1.0), seed=1)

@@ -1,8 +1,10 @@
 """Separately fitted models as one joint model: which random effects it has, and the likelihood of all data.
 
 Every endpoint is a model with its fit and its data. Given the random effects the endpoints are independent,
-so that the joint likelihood is a sum over endpoints. Effects named in `shared` (those of the pharmacokinetics
-that drive every endpoint) are the same in all of them and keep the law of the first fit that has them.
+so that the joint likelihood is a sum over endpoints. The likelihood of an endpoint may also come from
+posterior draws of an estimator: their density divided by the prior they were made under. Effects named in
+`shared` (those of the pharmacokinetics that drive every endpoint) are the same in all of them and keep the
+law of the first fit that has them.
 """
 
 from __future__ import annotations
@@ -12,18 +14,26 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from amortnlme.core.errors import CapabilityError, FitError
+from amortnlme.core.rng import stream
 from amortnlme.data.dataset import Dataset
+from amortnlme.methods.density_targets import SurrogateTarget
+from amortnlme.methods.ebe import IndividualTarget
+from amortnlme.methods.joint_target import JointPart, JointTarget
 from amortnlme.methods.population_fit import PopulationFit
-from amortnlme.model.bound import BoundModel
+from amortnlme.methods.surrogate import build_surrogate
 from amortnlme.model.individual import IndividualModel
 from amortnlme.population.bound_population import BoundPopulation
 from amortnlme.population.laws import GaussianLaw
+from amortnlme.population.posterior_draws import PosteriorDraws
 
 #: Typical values of a shared effect may differ between fits by this share of its SD: they were fixed at the
 #: same numbers, which a table may have rounded.
 SAME_TYPICAL = 0.02
+#: Normal components that draws are refitted by, and the stream of that.
+DRAW_COMPONENTS, DRAW_STREAM = 2, 90
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +50,14 @@ class Endpoint:
     outputs : tuple of str or None
         Outputs of the model that count here; None: all. A concentration that helped to fit several endpoints
         is to count in one of them only.
+    draws : PosteriorDraws or None
+        Of subjects of the dataset: they take the place of the likelihood. They must come from the data of
+        this endpoint alone, as draws cannot leave outputs out.
 
     Raises
     ------
     FitError
-        E_JOIN_OUTPUT, E_JOIN_MODEL, E_JOIN_STATUS.
+        E_JOIN_OUTPUT, E_JOIN_DRAWS, E_JOIN_MODEL, E_JOIN_STATUS.
     CapabilityError
         E_JOIN_POPULATION.
     """
@@ -54,6 +67,7 @@ class Endpoint:
     fit: PopulationFit
     dataset: Dataset
     outputs: tuple[str, ...] | None = None
+    draws: PosteriorDraws | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not belong together."""
@@ -65,6 +79,14 @@ class Endpoint:
                     f"endpoint {self.name!r} is to count output {output!r}, which model {self.model.name!r} "
                     f"lacks. It has {', '.join(known)}.",
                 )
+        if self.draws is not None and (
+            self.outputs is not None or self.draws.parameters.names != self.model.parameters.names
+        ):
+            raise FitError(
+                "E_JOIN_DRAWS",
+                f"the draws of endpoint {self.name!r} cannot be used: they must have the parameters of the "
+                "model, and `outputs` cannot leave out what they were made from. Sample again.",
+            )
         if self.fit.parameter_names != self.model.parameters.names:
             raise FitError(
                 "E_JOIN_MODEL",
@@ -86,18 +108,18 @@ class Endpoint:
                 "which joining does not handle. Fit it without them.",
             )
 
-    def counted(self, dataset: Dataset) -> Dataset:
-        """Keep only the observations of the outputs that count.
+    def counted(self, dataset: Dataset | PosteriorDraws) -> Dataset | PosteriorDraws:
+        """Keep only the observations of the outputs that count; draws stay as they are.
 
         Parameters
         ----------
-        dataset : Dataset
+        dataset : Dataset or PosteriorDraws
 
         Returns
         -------
-        Dataset
+        Dataset or PosteriorDraws
         """
-        if self.outputs is None:
+        if self.outputs is None or isinstance(dataset, PosteriorDraws):
             return dataset
         number = [k + 1 for k, output in enumerate(self.model.outputs) if output.name in self.outputs]
         subjects = [
@@ -105,151 +127,6 @@ class Endpoint:
             for s in dataset.subjects
         ]
         return replace(dataset, subjects=tuple(s for s in subjects if s.n_observed))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JointPart:
-    """What one endpoint adds to the joint likelihood.
-
-    Attributes
-    ----------
-    name : str
-    bound : BoundModel
-    rows : ndarray of int, shape (n_e,)
-        Subjects of the joint model.
-    mu : ndarray, shape (n_e, d_e)
-    columns : ndarray of int, shape (r_e,)
-        Columns of phi with a random effect.
-    places : ndarray of int, shape (r_e,)
-        The same effects among those of the joint model.
-    """
-
-    name: str
-    bound: BoundModel
-    rows: np.ndarray
-    mu: np.ndarray
-    columns: np.ndarray
-    places: np.ndarray
-
-    def phi(self, eta: np.ndarray) -> np.ndarray:
-        """Individual parameters.
-
-        Parameters
-        ----------
-        eta : ndarray, shape (n, M, D)
-            Of all subjects of the joint model.
-
-        Returns
-        -------
-        ndarray, shape (n_e, M, d_e)
-        """
-        mine = eta[self.rows]
-        phi = np.repeat(self.mu[:, None], mine.shape[1], axis=1)
-        phi[..., self.columns] += mine[..., self.places]
-        return phi
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JointTarget:
-    """The likelihood of all endpoints as a function of the joint random effects (an `IndividualTarget`).
-
-    Attributes
-    ----------
-    ids : tuple of str
-        n subjects; one may lack some endpoints.
-    names : tuple of str
-        D random effects.
-    parts : tuple of JointPart
-    """
-
-    ids: tuple[str, ...]
-    names: tuple[str, ...]
-    parts: tuple[JointPart, ...]
-
-    def log_likelihood(self, phi: np.ndarray) -> np.ndarray:
-        """Log-likelihood of the data of all endpoints.
-
-        Parameters
-        ----------
-        phi : ndarray, shape (n, M, D)
-            Random effects.
-
-        Returns
-        -------
-        ndarray, shape (n, M)   [nats]
-        """
-        total = np.zeros(phi.shape[:2])
-        for part in self.parts:
-            total[part.rows] += part.bound.log_likelihood(part.phi(phi))
-        return total
-
-    def log_likelihood_and_gradient(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log-likelihood and its gradient.
-
-        Parameters
-        ----------
-        phi : ndarray, shape (n, M, D)
-
-        Returns
-        -------
-        value : ndarray, shape (n, M)   [nats]
-        gradient : ndarray, shape (n, M, D)
-        """
-        total, slope = np.zeros(phi.shape[:2]), np.zeros(phi.shape)
-        for part in self.parts:
-            value, gradient = part.bound.log_likelihood_and_gradient(part.phi(phi))
-            total[part.rows] += value
-            slope[part.rows[:, None], :, part.places] += np.moveaxis(gradient[..., part.columns], 2, 1)
-        return total, slope
-
-    def gauss_newton(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log-likelihood, gradient and expected information.
-
-        Parameters
-        ----------
-        phi : ndarray, shape (n, D)
-
-        Returns
-        -------
-        value : ndarray, shape (n,)   [nats]
-        gradient : ndarray, shape (n, D)
-        information : ndarray, shape (n, D, D)
-        """
-        n, D = phi.shape
-        total, slope, curvature = np.zeros(n), np.zeros((n, D)), np.zeros((n, D, D))
-        for part in self.parts:
-            value, gradient, information = part.bound.gauss_newton(part.phi(phi[:, None])[:, 0])
-            rows, places, columns = part.rows, part.places, part.columns
-            total[rows] += value
-            slope[rows[:, None], places] += gradient[:, columns]
-            curvature[np.ix_(rows, places, places)] += information[:, columns[:, None], columns]
-        return total, slope, curvature
-
-    def without(self, *endpoints: str) -> JointTarget:
-        """Leave endpoints out, as if they had not been measured.
-
-        Parameters
-        ----------
-        *endpoints : str
-
-        Returns
-        -------
-        JointTarget
-
-        Raises
-        ------
-        FitError
-            E_JOIN_ENDPOINT.
-        """
-        known = [part.name for part in self.parts]
-        unknown = [name for name in endpoints if name not in known]
-        if unknown or len(set(endpoints)) == len(known):
-            raise FitError(
-                "E_JOIN_ENDPOINT",
-                f"the endpoints {', '.join(endpoints)} cannot be left out of {', '.join(known)}. Name some, "
-                "and leave at least one.",
-            )
-        return replace(self, parts=tuple(part for part in self.parts if part.name not in endpoints))
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,14 +221,14 @@ class JointModel:
         names = [n if n in self.shared else f"{endpoint.name}.{n}" for n in endpoint.fit.random_effects]
         return np.array([self.names.index(name) for name in names])
 
-    def bind(self, datasets: Mapping[str, Dataset] | None = None) -> JointTarget:
+    def bind(self, datasets: Mapping[str, Dataset | PosteriorDraws] | None = None) -> JointTarget:
         """Join the models with data.
 
         Parameters
         ----------
-        datasets : mapping of str to Dataset, optional
-            Of new subjects, by endpoint; endpoints that are not there were not measured. None: the data the
-            endpoints have. Covariates keep the reference values of the fits.
+        datasets : mapping of str to Dataset or PosteriorDraws, optional
+            Of new subjects, by endpoint; endpoints that are not there were not measured. None: the data or
+            draws the endpoints have. Covariates keep the reference values of the fits.
 
         Returns
         -------
@@ -361,9 +238,9 @@ class JointModel:
         Raises
         ------
         FitError
-            E_JOIN_ENDPOINT, E_JOIN_SHARED.
+            E_JOIN_ENDPOINT, E_JOIN_SHARED, E_JOIN_COVARIATES.
         """
-        given = {e.name: e.dataset for e in self.endpoints} if datasets is None else dict(datasets)
+        given = {e.name: e.draws or e.dataset for e in self.endpoints} if datasets is None else dict(datasets)
         unknown = [name for name in given if name not in {e.name for e in self.endpoints}]
         if unknown or not given:
             raise FitError(
@@ -372,20 +249,20 @@ class JointModel:
                 f"endpoints: {', '.join(e.name for e in self.endpoints)}.",
             )
         counted = {e.name: e.counted(given[e.name]) for e in self.endpoints if e.name in given}
-        ids = tuple(dict.fromkeys(i for dataset in counted.values() for i in dataset.ids))
+        ids = tuple(dict.fromkeys(i for source in counted.values() for i in _ids(source)))
         row = {i: k for k, i in enumerate(ids)}
         parts = []
         for endpoint, population in zip(self.endpoints, self._populations, strict=True):
             if endpoint.name not in counted:
                 continue
-            dataset = counted[endpoint.name]
-            new = population.for_subjects(dataset.covariate_table())
+            source = counted[endpoint.name]
+            new = population.for_subjects(_covariates(endpoint, source))
             columns = [endpoint.fit.parameter_names.index(n) for n in endpoint.fit.random_effects]
             parts.append(
                 JointPart(
                     name=endpoint.name,
-                    bound=endpoint.model.bind(dataset),
-                    rows=np.array([row[i] for i in dataset.ids]),
+                    bound=_likelihood(endpoint, source),
+                    rows=np.array([row[i] for i in _ids(source)]),
                     mu=new.unpack(endpoint.fit.x)[0],
                     columns=np.array(columns),
                     places=self.places(endpoint),
@@ -393,6 +270,31 @@ class JointModel:
             )
         _check_shared(self, parts)
         return JointTarget(ids, self.names, tuple(parts))
+
+
+def _ids(source: Dataset | PosteriorDraws) -> tuple[str, ...]:
+    return source.subject_ids if isinstance(source, PosteriorDraws) else source.ids
+
+
+def _covariates(endpoint: Endpoint, source: Dataset | PosteriorDraws) -> pd.DataFrame:
+    if isinstance(source, Dataset):
+        return source.covariate_table()
+    population = endpoint.fit.population
+    if not (population.covariates or population.networks):
+        return pd.DataFrame(index=pd.Index(source.subject_ids))
+    if not set(source.subject_ids) <= set(endpoint.dataset.ids):
+        raise FitError(
+            "E_JOIN_COVARIATES",
+            f"the population of endpoint {endpoint.name!r} has covariates, which draws of new subjects do "
+            "not tell. Give their data.",
+        )
+    return endpoint.dataset.select(source.subject_ids).covariate_table()
+
+
+def _likelihood(endpoint: Endpoint, source: Dataset | PosteriorDraws) -> IndividualTarget:
+    if isinstance(source, Dataset):
+        return endpoint.model.bind(source)
+    return SurrogateTarget(build_surrogate(source, DRAW_COMPONENTS, stream(0, DRAW_STREAM)))
 
 
 def _check_endpoints(joint: JointModel) -> None:

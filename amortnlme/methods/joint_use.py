@@ -15,6 +15,7 @@ from amortnlme.methods.joint_fit import JointFit
 from amortnlme.methods.joint_model import Endpoint, JointModel
 from amortnlme.methods.likelihood_bank import JointScore, LikelihoodBank, make_bank, reference_law, score
 from amortnlme.population.laws import GaussianLaw
+from amortnlme.population.posterior_draws import PosteriorDraws
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +52,7 @@ class ConditionalEffects:
 def conditional_effects(
     joint: JointModel,
     found: JointFit,
-    datasets: Mapping[str, Dataset] | None,
+    datasets: Mapping[str, Dataset | PosteriorDraws] | None,
     rng: np.random.Generator,
     *,
     without: Sequence[str] = (),
@@ -65,7 +66,7 @@ def conditional_effects(
     joint : JointModel
     found : JointFit
         Of these models: the study may be a new one.
-    datasets : mapping of str to Dataset, or None
+    datasets : mapping of str to Dataset or PosteriorDraws, or None
         Data by endpoint; None: those of the endpoints themselves.
     rng : numpy.random.Generator
     without : sequence of str

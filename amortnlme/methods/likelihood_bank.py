@@ -14,7 +14,7 @@ import numpy as np
 
 from amortnlme.methods.ebe import find_ebe
 from amortnlme.methods.importance import effective_sample_size, normalized_weights
-from amortnlme.methods.joint_model import JointTarget
+from amortnlme.methods.joint_target import JointTarget
 from amortnlme.methods.log_sum import log_sum_exp
 from amortnlme.methods.proposals import LOG_2PI, Proposal, base_numbers, freeze
 from amortnlme.methods.referee import fitted_proposal

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from contract.linear_endpoints import LinearEndpoints
 
+from amortnlme.core.errors import FitError
 from amortnlme.core.rng import stream
 from amortnlme.methods.gaussian_join import GaussianRule, fit_gaussian, one_pass_gaussian
+from amortnlme.methods.join import JoinOptions, join
+from amortnlme.methods.joint_model import JointModel
 from amortnlme.methods.likelihood_bank import make_bank, reference_law, score
+from amortnlme.model.prior import NormalPrior
 from amortnlme.population.laws import GaussianLaw
+from amortnlme.population.posterior_draws import PosteriorDraws
 
 STUDY = LinearEndpoints(n=150, seed=3)
 
@@ -95,10 +102,31 @@ def test_leaving_an_endpoint_out_gives_its_conditional_means(joint, joined, mu):
     assert np.abs((found.mean - exact) / sd).max() < 5.0 / np.sqrt(300)
 
 
-def test_law_of_shared_effects_is_refused_where_only_one_endpoint_has_them(joint):
-    from amortnlme.core.errors import FitError
-    from amortnlme.methods.joint_model import JointModel
+def test_joining_from_posterior_draws_reaches_the_exact_joint_fit(joint, mu):
+    prior = NormalPrior([0.0, 0.0, 0.0], [3.0, 2.0, 1.0])
+    design, rng = STUDY.design(), np.random.default_rng(8)
+    covariance = np.linalg.inv(design.T @ design / 0.4**2 + np.diag([1 / 9, 1 / 4]))
+    endpoints = []
+    for endpoint, y in zip(joint.endpoints, STUDY.y(), strict=True):
+        mean = (y @ design / 0.4**2) @ covariance
+        line = mean[:, None] + rng.standard_normal((len(y), 400, 2)) @ np.linalg.cholesky(covariance).T
+        # The residual SD is known, so that its draws say nothing beyond the prior.
+        phi = np.concatenate([line, rng.standard_normal((len(y), 400, 1))], axis=2)
+        flat = prior.log_prob(phi.reshape(-1, 3)).reshape(phi.shape[:2])
+        draws = PosteriorDraws(
+            phi=phi, log_q=np.zeros(flat.shape), log_prior=flat, subject_ids=endpoint.dataset.ids,
+            parameters=endpoint.model.parameters, prior=prior,
+        )  # fmt: skip
+        endpoints.append(replace(endpoint, draws=draws))
+    found = join(JointModel(tuple(endpoints)), JoinOptions(family="gaussian", free=True, held_out=0.0))
+    exact, own = STUDY.best_omega(mu), found.law.moments()[1]
+    scale = np.sqrt(np.diagonal(exact))
+    # 400 draws place a subject's mean with an error of 1 / 20 of its SD: far below the SD between subjects.
+    assert np.abs((own - exact) / np.outer(scale, scale)).max() < 0.03
+    assert STUDY.log_likelihood(mu, exact).sum() - STUDY.log_likelihood(mu, own).sum() < 0.5
 
+
+def test_law_of_shared_effects_is_refused_where_only_one_endpoint_has_them(joint):
     with pytest.raises(FitError, match="E_JOIN_SHARED"):
         JointModel(endpoints=joint.endpoints, shared=("ka",))
 

@@ -2,7 +2,8 @@
 
 Where a network is too wide or displaced, a handful of its draws carries all the weight, and more draws hardly
 help. Those few say where the posterior lies; a mixture of local expansions around them, moved by repeated
-importance resampling, covers it.
+importance resampling, covers it. Posteriors too thin and bent for any such mixture are tempered
+(`tempered.py`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from amortnlme.methods.local_mixture import (
     freeze_mixture,
     resample_points,
 )
+from amortnlme.methods.log_sum import log_sum_exp
 from amortnlme.methods.proposals import base_numbers
 from amortnlme.methods.surrogate import gaussian_prior_moments
+from amortnlme.methods.tempered import temper
 from amortnlme.model.individual import IndividualModel
 from amortnlme.population.posterior_draws import PosteriorDraws
 
 #: Subjects above this Pareto k, or below this effective share of their draws, get another proposal.
 PARETO_LIMIT, EFFECTIVE_LIMIT = 0.7, 0.1
+#: Subjects with fewer effective draws than this per parameter are tempered, as are those of a bad Pareto k.
+FEWEST_PER_PARAMETER = 10
+#: Populations of particles, and particles in each.
+N_REPLICATES, N_PARTICLES = 4, 256
 # Weights are raised to this power where the first components are placed: one draw may hold all of them.
 _FIRST_TEMPERATURE = 0.1
 _FIT_POINTS = 2048
@@ -71,7 +78,7 @@ def escalate(
     bind: Callable[[Sequence[str]], IndividualTarget],
     rng: np.random.Generator,
 ) -> CorrectedDraws:
-    """Correct subjects of bad weights again, by importance sampling from mixtures of local expansions.
+    """Correct subjects of bad weights again: by mixtures of local expansions, or else by tempering.
 
     Parameters
     ----------
@@ -87,7 +94,8 @@ def escalate(
     -------
     CorrectedDraws
         As many draws as before. A subject is replaced where its bad Pareto k fell, or where a good one came
-        with more effective draws; its `log_weights` then belong to the draws of the mixture.
+        with more effective draws; its `log_weights` then belong to the draws of the mixture. Those of
+        tempered subjects are equal, and their draws repeat particles.
 
     Raises
     ------
@@ -113,7 +121,17 @@ def escalate(
     better = importance_correct(proposed, target, rng)
     before = corrected.pareto_k[bad]
     more = (better.ess > corrected.ess[bad]) & (better.pareto_k <= PARETO_LIMIT)
-    return _merge(corrected, better, bad, np.where(before > PARETO_LIMIT, better.pareto_k < before, more))
+    use = np.where(before > PARETO_LIMIT, better.pareto_k < before, more)
+    corrected = _merge(corrected, better, bad, use)
+    lost = np.flatnonzero(
+        (corrected.pareto_k[bad] > PARETO_LIMIT) | (corrected.ess[bad] < FEWEST_PER_PARAMETER * len(mean))
+    )
+    if not lost.size:
+        return corrected
+    ids = [ids[k] for k in lost]
+    start = LocalMixture(mixture.mean[lost], mixture.root[lost])
+    tempered = _tempered(draws.select(ids), bind(ids), factor, start, rng)
+    return _merge(corrected, tempered, bad[lost], tempered.pareto_k < np.inf)
 
 
 def _mixture(
@@ -130,6 +148,36 @@ def _mixture(
     points, spread = resample_points(u, _FIRST_TEMPERATURE * log_weight, rng)
     start = expand_locally(target, mu, factor, points, spread)
     return fit_mixture(target, mu, factor, start, rng, _FIT_POINTS)
+
+
+def _tempered(
+    draws: PosteriorDraws,
+    target: IndividualTarget,
+    factor: np.ndarray,
+    start: LocalMixture,
+    rng: np.random.Generator,
+) -> CorrectedDraws:
+    """Draws from particles that followed a path from a mixture to the posterior."""
+    mean, _ = gaussian_prior_moments(draws.prior)
+    n, M, _ = draws.phi.shape
+    mu = np.tile(mean, (n, 1))
+    found = temper(target, mu, factor, start, rng, N_PARTICLES, N_REPLICATES)
+    _, R, N, r = found.u.shape
+    # Replicates count by their likelihoods.
+    log_weight = np.repeat(found.log_mean, N, axis=1)
+    u, _ = resample_points(found.u.reshape(n, R * N, r), log_weight, rng, M)
+    u = np.take_along_axis(u, rng.permuted(np.tile(np.arange(M), (n, 1)), axis=1)[..., None], axis=1)
+    phi = mean + u @ factor.T
+    log_prior = draws.prior.log_prob(phi)
+    log_evidence = log_sum_exp(found.log_mean, axis=1) - np.log(R)
+    log_posterior = target.log_likelihood(phi) + log_prior - log_evidence[:, None]
+    return CorrectedDraws(
+        replace(draws, phi=phi, log_prior=log_prior, log_q=log_posterior),
+        np.full((n, M), -np.log(M)),
+        np.minimum(found.ess, M),
+        found.pareto_k,
+        log_evidence,
+    )
 
 
 def _merge(

@@ -49,6 +49,8 @@ class Tempered:
         Heaviest tail of the weights of any step.
     mean_u : ndarray, shape (n_subjects, r)
     cov_u : ndarray, shape (n_subjects, r, r)
+    u : ndarray, shape (n_subjects, n_replicates, n_particles, r)
+        The particles at the end of the path.
     """
 
     log_mean: np.ndarray
@@ -56,6 +58,7 @@ class Tempered:
     pareto_k: np.ndarray
     mean_u: np.ndarray
     cov_u: np.ndarray
+    u: np.ndarray
 
 
 def temper(
@@ -253,4 +256,5 @@ def _summary(u: np.ndarray, log_mean: np.ndarray, pareto_k: np.ndarray) -> Tempe
         pareto_k=pareto_k,
         mean_u=mean,
         cov_u=np.swapaxes(centered, 1, 2) @ (weight[..., None] * centered),
+        u=u,
     )

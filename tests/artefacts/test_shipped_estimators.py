@@ -26,6 +26,7 @@ NAMES = trained_model_names()
 # Ranks of two thousand simulations see biases far below what matters. The other checks are promises, but for
 # those of which an estimator's card says in its first line that they failed: its raw draws want correction.
 MAY_FAIL = {
+    "mrna_transfection_detailed": {"ranks_uniform", "median_importance_efficiency"},
     "mrna_transfection_simple": {"ranks_uniform", "raw_draws_near_exact_posteriors"},
 }
 

@@ -5,10 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from contract.linear_gaussian import LinearGaussian, LinearGaussianTarget
+from unit.methods.test_referee import FACTOR, MU, SD, Bent
+from unit.methods.test_tempered import exact_bent
 
 from amortnlme.core.rng import generator
+from amortnlme.methods import escalation
 from amortnlme.methods.escalation import escalate
 from amortnlme.methods.importance import importance_correct
+from amortnlme.methods.some_subjects import SomeSubjects
+from amortnlme.model.parameters import Parameter, ParameterSpace
+from amortnlme.model.prior import NormalPrior
+from amortnlme.population.posterior_draws import PosteriorDraws
 
 STUDY = LinearGaussian(6, (1.0, 1.0), seed=4)
 N_DRAWS = 2000
@@ -99,3 +106,35 @@ def test_subjects_with_good_weights_keep_their_draws():
     for name in ("phi", "log_q", "log_prior"):
         np.testing.assert_array_equal(getattr(after.draws, name)[2:], getattr(before.draws, name)[2:])
     np.testing.assert_array_equal(after.log_weights[2:], before.log_weights[2:])
+
+
+def test_tempered_draws_are_those_of_bent_posteriors_when_no_mixture_is_trusted(monkeypatch):
+    monkeypatch.setattr(escalation, "EFFECTIVE_LIMIT", 2.0)
+    monkeypatch.setattr(escalation, "FEWEST_PER_PARAMETER", 10**6)
+    n, M = len(SD), 1000
+    prior = NormalPrior(MU[0], np.diagonal(FACTOR))
+    phi = MU[0] + generator(1).standard_normal((n, M, 2)) @ FACTOR
+    draws = PosteriorDraws(
+        phi=phi,
+        log_q=prior.log_prob(phi),
+        log_prior=prior.log_prob(phi),
+        subject_ids=tuple(str(k) for k in range(n)),
+        parameters=ParameterSpace(
+            tuple(Parameter(name, "1", "identity", 0.0, name, "structural") for name in ("a", "b"))
+        ),
+        prior=prior,
+    )
+    before = importance_correct(draws, Bent(), generator(2))
+    found = escalate(
+        draws, before, lambda ids: SomeSubjects(Bent(), np.array([int(i) for i in ids]), n), generator(3)
+    )
+    evidence, mean = exact_bent()
+    # Four populations: each estimate is worth a hundred independent draws at least, as in test_tempered.
+    assert (found.ess > 100).all()
+    assert (np.abs(found.log_evidence - evidence) < 4.5 / np.sqrt(found.ess)).all()
+    a = (found.draws.phi[..., 0] - MU[0, 0]) / FACTOR[0, 0]
+    assert (np.abs(a.mean(axis=1) - mean) < 0.4 * a.std(axis=1)).all()
+    log_joint = Bent().log_likelihood(found.draws.phi) + found.draws.log_prior
+    np.testing.assert_allclose(found.draws.log_q, log_joint - found.log_evidence[:, None], atol=1e-8)
+    for subject in found.draws.phi:
+        assert len(np.unique(subject, axis=0)) > 200

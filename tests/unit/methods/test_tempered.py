@@ -12,7 +12,7 @@ from amortnlme.methods.saem_kernels import Chains, ConditionalLaw, difference_ke
 from amortnlme.methods.tempered import temper
 
 
-def _exact() -> tuple[np.ndarray, np.ndarray]:
+def exact_bent() -> tuple[np.ndarray, np.ndarray]:
     """log p(y_i) and the mean of the first effect; b integrates in closed form, a on a fine grid."""
     grid = np.linspace(-12.0, 13.0, 8334)
     prior = stats.norm.pdf(grid, MU[0, 0], FACTOR[0, 0]) * (grid[1] - grid[0])
@@ -24,7 +24,7 @@ def _exact() -> tuple[np.ndarray, np.ndarray]:
 
 def test_temper_counts_laws_that_the_proposal_hardly_meets():
     modes = find_ebe(Bent(), MU, FACTOR)
-    exact, mean = _exact()
+    exact, mean = exact_bent()
     found = temper(Bent(), MU, FACTOR, mixture_at_modes(modes, modes), stream(3), 72, 16)
     likelihood = np.exp(found.log_mean - exact[:, None])
     se = likelihood.std(axis=1, ddof=1) / 4.0

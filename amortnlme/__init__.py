@@ -42,6 +42,15 @@ if TYPE_CHECKING:
     from amortnlme.methods.dosing import repeated as repeated
     from amortnlme.methods.fit import fit as fit
     from amortnlme.methods.imputed import pool_fits as pool_fits
+    from amortnlme.methods.join import JoinOptions as JoinOptions
+    from amortnlme.methods.join import join as join
+    from amortnlme.methods.joint_fit import JointFit as JointFit
+    from amortnlme.methods.joint_model import Endpoint as Endpoint
+    from amortnlme.methods.joint_model import JointModel as JointModel
+    from amortnlme.methods.joint_use import conditional_effects as conditional_effects
+    from amortnlme.methods.joint_use import information as information
+    from amortnlme.methods.joint_use import predict_endpoint as predict_endpoint
+    from amortnlme.methods.joint_use import virtual_patients as virtual_patients
     from amortnlme.methods.near_optimum import near_optimum as near_optimum
     from amortnlme.methods.patient import patient_posterior as patient_posterior
     from amortnlme.methods.pooled import Pooled as Pooled
@@ -83,6 +92,7 @@ if TYPE_CHECKING:
     from amortnlme.population.population_model import PopulationModel as PopulationModel
     from amortnlme.population.posterior_draws import PosteriorDraws as PosteriorDraws
     from amortnlme.population.toml import read_population as read_population
+    from amortnlme.report.joint_page import write_joint_report as write_joint_report
     from amortnlme.report.page import write_report as write_report
     from amortnlme.report.quickstart import quickstart as quickstart
     from amortnlme.report.selection_page import write_selection_report as write_selection_report
@@ -108,6 +118,15 @@ _HOMES = {
     "amortnlme.methods.dosing": ["Regimen", "dose_for", "predict_regimen", "repeated"],
     "amortnlme.methods.fit": ["fit"],
     "amortnlme.methods.imputed": ["pool_fits"],
+    "amortnlme.methods.join": ["JoinOptions", "join"],
+    "amortnlme.methods.joint_fit": ["JointFit"],
+    "amortnlme.methods.joint_model": ["Endpoint", "JointModel"],
+    "amortnlme.methods.joint_use": [
+        "conditional_effects",
+        "information",
+        "predict_endpoint",
+        "virtual_patients",
+    ],
     "amortnlme.methods.near_optimum": ["near_optimum"],
     "amortnlme.methods.patient": ["patient_posterior"],
     "amortnlme.methods.pooled": ["Pooled"],
@@ -140,6 +159,7 @@ _HOMES = {
     "amortnlme.population.population_model": ["PopulationModel"],
     "amortnlme.population.posterior_draws": ["PosteriorDraws"],
     "amortnlme.population.toml": ["read_population"],
+    "amortnlme.report.joint_page": ["write_joint_report"],
     "amortnlme.report.page": ["write_report"],
     "amortnlme.report.quickstart": ["quickstart"],
     "amortnlme.report.selection_page": ["write_selection_report"],

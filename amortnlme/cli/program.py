@@ -19,6 +19,7 @@ from amortnlme.cli import (
     dose,
     ensemble,
     fit,
+    join,
     model_show,
     models,
     quickstart,
@@ -51,6 +52,7 @@ app.command("calibrate")(calibrate.run)
 app.command("sample")(sample.run)
 app.command("fit")(fit.run)
 app.command("select")(select.run)
+app.command("join")(join.run)
 app.command("compare")(compare.run)
 app.command("uncertainty")(uncertainty.run)
 app.command("dose")(dose.run)

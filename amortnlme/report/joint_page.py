@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from amortnlme.methods.joint_use import information
 from amortnlme.report.content import Table, cells, facts, picture, row
 from amortnlme.report.numbers import fixed, significant
 from amortnlme.report.plots_joint import dependence_pairs, family_gains, matrix_picture
+from amortnlme.report.rendering import render
 
 if TYPE_CHECKING:
     from amortnlme.methods.joint_fit import FamilyResult, JointFit
@@ -23,6 +22,12 @@ if TYPE_CHECKING:
 
 #: Draws of the law in the scatter plots, and their stream.
 N_DRAWS, DRAW_STREAM = 1500, 71
+SECTIONS = (
+    ("summary", "Summary"),
+    ("dependence", "Dependence"),
+    ("information", "Information between endpoints"),
+    ("provenance", "Provenance"),
+)
 
 
 def write_joint_report(
@@ -48,18 +53,10 @@ def write_joint_report(
     ArtefactError
         E_IO_WRITE if the file cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = files("amortnlme.report") / "templates"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((folder / "joint.html").read_text(encoding="utf-8"))
-    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
     target = Path(path)
-    content = _content(found, effects)
-    text = template.render(**content, title=title, style=style, version=version("amortnlme"))
+    endpoints = ", ".join(str(endpoint["name"]) for endpoint in found.endpoints)
+    head = {"title": title, "subtitle": f"Endpoints {endpoints}; law {found.family}"}
+    text = render("joint.html", {**head, **_content(found, effects)}, SECTIONS)
     write_text_atomic(target, text)
     return target
 

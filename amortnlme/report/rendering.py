@@ -14,9 +14,9 @@ def render(name: str, content: Mapping[str, Any], sections: Sequence[tuple[str, 
     Parameters
     ----------
     name : str
-        File in `templates`; the macros of `macros.html` are at its disposal.
+        File in `templates`: what follows `head.html`; the macros of `macros.html` are at its disposal.
     content : mapping
-        What the template shows.
+        What the template shows; `title` and `subtitle` are in the head.
     sections : sequence of (str, str)
         Key and title of every section, for the list of contents.
 
@@ -31,7 +31,7 @@ def render(name: str, content: Mapping[str, Any], sections: Sequence[tuple[str, 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    texts = [(folder / part).read_text(encoding="utf-8") for part in ("macros.html", name)]
+    texts = [(folder / part).read_text(encoding="utf-8") for part in ("macros.html", "head.html", name)]
     template = environment.from_string("".join(texts))
     # The style sheet is part of the package; it holds no text from outside.
     style = Markup((folder / "style.css").read_text(encoding="utf-8"))
